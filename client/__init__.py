@@ -1,0 +1,1 @@
+"""The hospital's side: reads patients, trains, and gates what leaves."""

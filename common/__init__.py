@@ -1,0 +1,1 @@
+"""Shared by server and sites: models, maths, configuration, messages, metrics."""

@@ -1,0 +1,1 @@
+"""Configuration of a run: one YAML file into frozen models."""

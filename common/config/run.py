@@ -1,0 +1,234 @@
+"""The keys of `run.yaml`, as frozen pydantic models. Unknown keys are refused.
+
+Under each field one line says what it does; `fedward.common.config.loader` reads the file.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = str
+
+
+class Section(BaseModel):
+    """A part of a configuration: frozen, strict about types, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class OpenSection(Section):
+    """A section whose `name` decides which further keys exist; they are checked by its owner."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: Name
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The keys beside `name`, for the constructor of what `name` stands for."""
+        return dict(self.model_extra or {})
+
+
+class RepeatConfig(Section):
+    """Run the configuration several times and report the mean with intervals."""
+
+    seeds: tuple[int, ...] = Field(default=(), strict=False)
+    """One repetition per seed; empty: only `seed`."""
+    folds: int | None = Field(default=None, ge=2)
+    """Patients of each site are cut into this many folds; one repetition per test fold."""
+
+
+class SiteFileConfig(Section):
+    """One site's table."""
+
+    file: str
+    """CSV or Parquet, relative to `data.root`."""
+
+
+class PartitionConfig(Section):
+    """How one table becomes many sites."""
+
+    table: str
+    """A file under `data.root`, or a table's name where `data.root` is `builtin`."""
+    by: Literal["column", "iid", "label-skew", "size-skew", "feature-shift"]
+    """`column`: a column names the site. The others are the usual non-IID partitioners."""
+    column: str | None = None
+    """The column that names the site (`by: column`) or is sorted by (`by: feature-shift`)."""
+    num_sites: int | None = Field(default=None, ge=1)
+    """How many sites to make (all but `by: column`)."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Dirichlet concentration of label and size skew: small is more skewed."""
+    min_patients: int = Field(default=8, ge=1)
+    """Fewest patients of a site; a draw with fewer is repeated."""
+    options: dict[str, float | int] = Field(default_factory=dict)
+    """Further figures of a generated `builtin` table (such as `rows_per_site`)."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> "PartitionConfig":
+        needs = {
+            "column": ("column",),
+            "iid": ("num_sites",),
+            "label-skew": ("num_sites", "alpha"),
+            "size-skew": ("num_sites", "alpha"),
+            "feature-shift": ("num_sites", "column"),
+        }[self.by]
+        missing = [key for key in needs if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"by: {self.by} needs {' and '.join(missing)}")
+        return self
+
+
+class DataConfig(Section):
+    """Where the rows come from and how they are prepared."""
+
+    root: str
+    """A folder, the name of a data set that `fedward data list` knows, or `builtin`."""
+    schema_name: str = Field(alias="schema")
+    """A schema that ships with fedward, or the path of a schema file."""
+    sites: dict[str, SiteFileConfig] | None = None
+    """One table per site."""
+    partition: PartitionConfig | None = None
+    """Or one table that is cut into sites."""
+    features: tuple[str, ...] | None = Field(default=None, strict=False)
+    """Columns to use; all features of the schema when absent."""
+    complete_cases: bool = False
+    """Drop rows with any missing feature instead of imputing (FLamby's protocol)."""
+    statistics: Literal["federated", "local"] = "federated"
+    """Means and deviations for imputation and scaling: summed over sites, or each site's own."""
+    test_fraction: float = Field(default=0.3, gt=0, lt=1)
+    """Share of each site's patients that are held out."""
+    shuffle_labels_except: tuple[str, ...] | None = Field(default=None, strict=False)
+    """A control: permute the training labels of every site not named here."""
+
+    @model_validator(mode="after")
+    def _sites_or_partition(self) -> "DataConfig":
+        if (self.sites is None) == (self.partition is None):
+            raise ValueError("give exactly one of `sites` and `partition`")
+        return self
+
+
+class ModelConfig(OpenSection):
+    """Which network; its own keys beside `name` (see `fedward.common.models`)."""
+
+    init: str | None = None
+    """A `.safetensors` file to start from, instead of random weights."""
+
+
+class StrategyConfig(OpenSection):
+    """Which aggregation rule; its own keys beside `name` (see `fedward.server.strategies`)."""
+
+
+class LocalConfig(Section):
+    """What a site does in one round."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training patients."""
+    steps: int | None = Field(default=None, ge=1)
+    """Or a fixed number of optimiser steps."""
+    batch_size: int = Field(ge=1)
+    """Patients per step."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Fresh at the start of each round."""
+    learning_rate: float = Field(gt=0)
+    """Step size."""
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 penalty (`adamw`: decoupled)."""
+
+    @model_validator(mode="after")
+    def _epochs_or_steps(self) -> "LocalConfig":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of `epochs` and `steps`")
+        return self
+
+
+class SamplingConfig(Section):
+    """Who takes part in a round, and how long it may take."""
+
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    """Share of the sites per round; all of them when neither key is given."""
+    num_sites: int | None = Field(default=None, ge=1)
+    """Or their number."""
+    min_replies: int = Field(default=2, ge=1)
+    """Never aggregate fewer accepted replies than this; the round is skipped instead."""
+    max_skipped_rounds: int = Field(default=3, ge=0)
+    """Skipped rounds in a row after which the run ends with exit code 5."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Seconds until a round closes; later replies are ignored. Not with `inprocess`."""
+
+    @model_validator(mode="after")
+    def _fraction_or_number(self) -> "SamplingConfig":
+        if self.fraction is not None and self.num_sites is not None:
+            raise ValueError("give at most one of `fraction` and `num_sites`")
+        return self
+
+
+class StopConfig(Section):
+    """End the run when a figure of the evaluation stops getting better."""
+
+    metric: str = "eval_loss"
+    """`eval_loss` (lower is better) or a metric such as `auroc` (higher is better)."""
+    patience: int = Field(ge=1)
+    """Evaluations without improvement before the run ends."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """A change smaller than this is no improvement."""
+
+
+class MonitorConfig(Section):
+    """What is watched while the run goes on."""
+
+    stop: StopConfig | None = None
+    """Early stopping; absent: all rounds are run."""
+
+
+class EngineConfig(Section):
+    """Where the sites of a simulation run."""
+
+    name: Literal["ray", "inprocess"] = "ray"
+    """`ray`: actors on this machine or a cluster. `inprocess`: one after the other, no Ray."""
+    num_actors: int | None = Field(default=None, ge=1)
+    """Ray actors; one per core (or per GPU share) when absent."""
+    gpus_per_actor: float = Field(default=0.0, ge=0)
+    """Share of a GPU for each actor."""
+    threads_per_actor: int = Field(default=1, ge=1)
+    """Torch threads in each actor."""
+    address: str | None = None
+    """Of an existing Ray cluster; absent: a private one is started and ended with the run."""
+    vectorised: Literal["auto", "off"] = "auto"
+    """Train all sites of an actor as one stacked model where the model allows it."""
+
+
+class RunConfig(Section):
+    """One run: the whole of `run.yaml`."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Lower-case kebab; names the folder of the results."""
+    seed: int
+    """Everything random derives from it. There is no default."""
+    repeat: RepeatConfig | None = None
+    task: str
+    data: DataConfig
+    model: ModelConfig
+    shared: tuple[str, ...] = Field(default=("*",), strict=False)
+    """Name patterns of the tensors that are averaged; the others stay at the site."""
+    strategy: StrategyConfig
+    rounds: int = Field(ge=1)
+    local: LocalConfig
+    sampling: SamplingConfig = SamplingConfig()
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds between evaluations at the sites; the last round is always evaluated."""
+    baselines: tuple[Literal["local", "pooled"], ...] = Field(default=(), strict=False)
+    """Also train each site alone, and all rows together, with the same budget."""
+    monitor: MonitorConfig = MonitorConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _engine_can_do_it(self) -> "RunConfig":
+        if self.engine.name == "inprocess" and self.sampling.deadline_s is not None:
+            raise ValueError(
+                "sampling.deadline_s: the inprocess engine trains one site after the other and "
+                "cannot end a round early; use engine.name: ray, or leave the key out"
+            )
+        return self

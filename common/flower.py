@@ -1,0 +1,83 @@
+"""The few places where fedward leans on Flower's inside, in one file, for flwr 1.41 exactly.
+
+Flower gives each process a task identity and each message an id when a SuperLink is there; an
+engine of ours has to set both. `LazyArray` is Flower's `Array` without the detour over npy
+bytes, which costs 90 us per array even where both ends share one process.
+`tests/common/test_flower.py` fails loudly when flwr changes any of it.
+"""
+
+from io import BytesIO
+from itertools import count
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedward.common.parameters import vector_hash
+
+SERVER_NODE_ID = 0
+_message_numbers = count(1)
+
+
+class LazyArray(Array):
+    """An `Array` that holds the ndarray itself and writes npy bytes only when asked for `data`.
+
+    `numpy()` returns a copy, as Flower's own does: some of its strategies compute in place.
+    """
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self.values = values
+        self.dtype = str(values.dtype)
+        self.shape = values.shape
+        self.stype = "numpy.ndarray"
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The npy bytes, as any Flower component expects them on the wire."""
+        buffer = BytesIO()
+        np.save(buffer, self.values, allow_pickle=False)
+        return buffer.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the values' bytes, computed once per object."""
+        if "_sha256" not in self.__dict__:
+            self.__dict__["_sha256"] = vector_hash(self.values)
+        return str(self.__dict__["_sha256"])
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Return a writable copy of the values."""
+        return self.values.copy()
+
+    def __reduce__(self) -> tuple[type["LazyArray"], tuple[npt.NDArray[Any]]]:
+        return LazyArray, (self.values,)
+
+
+def view(array: Array) -> npt.NDArray[Any]:
+    """Return the values of `array` without a copy where there is one already; do not write."""
+    return array.values if isinstance(array, LazyArray) else array.numpy()
+
+
+def array_hash(array: Array) -> str:
+    """Return the SHA-256 of the values' bytes."""
+    return array.sha256 if isinstance(array, LazyArray) else vector_hash(array.numpy())
+
+
+def num_bytes(array: Array) -> int:
+    """Return the size of the values in bytes, without writing them out."""
+    return array.values.nbytes if isinstance(array, LazyArray) else len(array.data)
+
+
+def assume_server_identity(run_id: int) -> None:
+    """Let this process create instruction messages of run `run_id`."""
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = SERVER_NODE_ID
+
+
+def stamp(message: Message) -> Message:
+    """Give `message` the id that a SuperLink would give it, and return it."""
+    message.metadata.__dict__["_message_id"] = f"m{next(_message_numbers)}"
+    return message

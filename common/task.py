@@ -1,0 +1,115 @@
+"""What a task must say, and the batches it is trained on.
+
+A batch is a dict of tensors with equal first dimension B (B = 0 is legal). It always carries
+`patient_id` (B,) int64, `label` (B,), and one boolean `mask.<modality>` (B,) per modality.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+Statistics = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, repr=False)
+class PatientDataset:
+    """The rows of one part (train or test) of one site, indexed by patient.
+
+    `rows` holds tensors with equal first dimension N. `starts` (P + 1,) int64 says which rows
+    are whose: patient p owns rows starts[p]:starts[p + 1]; None means one row per patient.
+    It has no repr: patients are never printed.
+    """
+
+    rows: Mapping[str, Tensor]
+    starts: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of patients."""
+        if self.starts is not None:
+            return len(self.starts) - 1
+        return len(self.rows["patient_id"])
+
+    def batch(self, patients: Tensor) -> Batch:
+        """Return all rows of the patients at positions `patients` (B,) int64."""
+        if self.starts is None:
+            return {key: rows[patients] for key, rows in self.rows.items()}
+        pieces = [torch.arange(int(self.starts[p]), int(self.starts[p + 1])) for p in patients]
+        index = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
+        return {key: rows[index] for key, rows in self.rows.items()}
+
+    def all_rows(self) -> Batch:
+        """Return every row, in order."""
+        return dict(self.rows)
+
+
+@dataclass(frozen=True, repr=False)
+class SiteData:
+    """One site's patients, split: no patient is in both parts."""
+
+    train: PatientDataset
+    test: PatientDataset
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure with its 95 % interval and the number of patients behind it.
+
+    `value` is None where the metric is undefined; `reason` then says why.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    reason: str | None = None
+
+
+class Task(Protocol):
+    """One kind of learning problem: data in, model, loss, figures out."""
+
+    name: str
+    primary_metric: str
+
+    def build_model(self) -> nn.Module:
+        """Return a freshly initialised model; the caller seeds torch (`seeded_global_torch`)."""
+
+    def local_statistics(self, source: Any, split: "Split") -> Statistics:
+        """Return sums over the training rows; adding two sites' gives those of both."""
+
+    def datasets(
+        self, source: Any, split: "Split", statistics: Statistics | None = None
+    ) -> SiteData:
+        """Return the site's patients, split and preprocessed.
+
+        Args:
+            source: where the site's rows come from; the only thing that differs between a
+                simulation and a hospital.
+            split: which patients are test patients.
+            statistics: summed over the federation; None uses the site's own.
+        """
+
+    def loss_per_sample(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the (B,) losses. Never couples the samples of a batch."""
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Metric]:
+        """Return every figure of the task, computed over all test rows of one site."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which patients are test patients: decided per patient by a seeded permutation.
+
+    Without folds, `test_fraction` of the patients are test patients; with `num_folds` = k,
+    fold `fold` (0-based) of k is.
+    """
+
+    seed: int
+    test_fraction: float = 0.3
+    fold: int | None = None
+    num_folds: int | None = None

@@ -1,0 +1,1 @@
+"""The `fedward` command and the Flower application."""

@@ -1,0 +1,1 @@
+"""The coordinator's side: rounds, strategies, checkpoints, report. Never sees a patient."""

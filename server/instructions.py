@@ -1,0 +1,107 @@
+"""Turns a strategy's messages into bound instructions, and shows it only the selected sites."""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedward.common.flower import array_hash, num_bytes
+from fedward.common.records import PARAMETERS, Binding, array_record
+from fedward.common.task import Statistics
+from fedward.server.validation import Sent
+
+if TYPE_CHECKING:
+    from fedward.server.rounds import Plan
+
+
+def bind(
+    message: Message,
+    plan: "Plan",
+    sites: Mapping[int, str],
+    statistics: Statistics | None,
+    round_number: int,
+    loss_name: str,
+) -> tuple[Message, Sent]:
+    """Return the message with a nonce and hashes of its own, and what its answer must look like.
+
+    A strategy gives all its messages one shared RecordDict; each gets its own here.
+    """
+    content = message.content
+    arrays: ArrayRecord = content.array_records["arrays"]
+    site = sites[message.metadata.dst_node_id]
+    binding = Binding(
+        run_key=plan.run_key,
+        round_number=round_number,
+        nonce=secrets.token_hex(16),
+        model_hash=array_hash(arrays[PARAMETERS]),
+        manifest_hash=plan.manifest_hash,
+    )
+    records = RecordDict(
+        {
+            "arrays": arrays,
+            "config": content.config_records["config"],
+            "binding": binding.to_record(),
+        }
+    )
+    size = sum(num_bytes(array) for array in arrays.values())
+    if statistics is not None:
+        records["statistics"] = array_record({"sums": statistics})
+        size += statistics.nbytes
+    message.content = records
+    training = loss_name == "train_loss"
+    bound = plan.cohort_bounds[site]
+    return message, Sent(site, binding, arrays, bound, training, size)
+
+
+class SelectedSites(Grid):
+    """A grid on which a strategy sees only the nodes of the sites that were sampled."""
+
+    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+        self.grid = grid
+        self.node_ids = list(node_ids)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the selected nodes."""
+        return self.node_ids
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return what the grid knows of the selected nodes."""
+        return [node for node in self.grid.get_nodes() if node.node_id in set(self.node_ids)]
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The grid's run."""
+        return self.grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Pass on."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on."""
+        return self.grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Pass on."""
+        return self.grid.send_and_receive(messages, timeout=timeout)

@@ -1,0 +1,36 @@
+"""Early stop: end a run when a figure of the evaluation has stopped getting better."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedward.common.config.run import StopConfig
+from fedward.server.checkpoint import Progress
+
+
+def mean_over_sites(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the unweighted mean of each figure over the sites where it is defined."""
+    values: dict[str, list[float]] = {}
+    for report in evaluations.values():
+        for name, metric in report.get("metrics", {}).items():
+            if metric.get("value") is not None:
+                values.setdefault(name, []).append(float(metric["value"]))
+    return {name: sum(found) / len(found) for name, found in values.items()}
+
+
+def update_patience(
+    progress: Progress, stop: StopConfig | None, figures: Mapping[str, float | None]
+) -> Progress:
+    """Return `progress` with the best value so far and the evaluations since then.
+
+    A loss is better when lower, every other figure when higher. An undefined figure counts as
+    no improvement.
+    """
+    if stop is None:
+        return progress
+    value = figures.get(stop.metric)
+    sign = -1.0 if stop.metric.endswith("loss") or stop.metric in {"brier", "ece"} else 1.0
+    best = progress.best_value
+    if value is not None and (best is None or sign * (value - best) > stop.min_delta):
+        return replace(progress, best_value=value, evaluations_without_gain=0)
+    return replace(progress, evaluations_without_gain=progress.evaluations_without_gain + 1)

@@ -1,0 +1,186 @@
+"""Checks every reply before any strategy sees it; one bad reply never spoils a round.
+
+A reply counts only if it answers exactly the instruction that was sent: same run, round, nonce,
+model and manifest; the same array names, shapes and dtypes; finite; `num-examples` a positive
+integer within the site's registered cohort. Each instruction is answered once.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from fedward.common.flower import num_bytes, view
+from fedward.common.records import Binding, same_form
+
+MAX_REPORT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One instruction that is out, and what an answer to it must look like."""
+
+    site: str
+    binding: Binding
+    arrays: ArrayRecord
+    cohort_bound: int
+    answers_with_arrays: bool = True
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A reply that passed. `message` holds only what a Flower strategy expects."""
+
+    site: str
+    message: Message
+    num_examples: int
+    loss: float
+    num_bytes: int
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A reply that did not count, or one that never came."""
+
+    site: str
+    status: Literal["rejected", "failed"]
+    reason: str
+
+
+class _BadReplyError(Exception):
+    """Why a reply is refused."""
+
+
+def check_replies(
+    sent: Mapping[int, Sent], replies: Iterable[Message], *, loss_name: str
+) -> tuple[list[Accepted], list[Rejected]]:
+    """Return the replies that count, sorted by site, and what happened to the others.
+
+    Args:
+        sent: the open instructions by node id.
+        replies: what came back, in any order, possibly too much of it.
+        loss_name: the metric that a reply carries beside `num-examples`.
+    """
+    accepted: dict[str, Accepted] = {}
+    refused: list[Rejected] = []
+    answered: set[int] = set()
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        if node not in sent:
+            refused.append(Rejected(f"node {node}", "rejected", "was not asked in this round"))
+            continue
+        site = sent[node].site
+        if node in answered:
+            refused.append(Rejected(site, "rejected", "answered a second time"))
+            continue
+        answered.add(node)
+        if reply.has_error():
+            refused.append(Rejected(site, "failed", reply.error.reason or "error without a reason"))
+            continue
+        try:
+            accepted[site] = _checked(sent[node], reply, loss_name)
+        except _BadReplyError as error:
+            refused.append(Rejected(site, "rejected", str(error)))
+    silent = [sent[node].site for node in sent if node not in answered]
+    refused += [Rejected(site, "failed", "no reply before the round closed") for site in silent]
+    return [accepted[site] for site in sorted(accepted)], sorted(refused, key=lambda r: r.site)
+
+
+def _checked(sent: Sent, reply: Message, loss_name: str) -> Accepted:
+    """Return the reply's parts; raise `_BadReplyError` with the reason otherwise."""
+    content = reply.content
+    _check_receipt(sent.binding, content)
+    metrics = content.metric_records.get("metrics")
+    if metrics is None or set(metrics) != {"num-examples", loss_name}:
+        raise _BadReplyError(f"metrics must be exactly num-examples and {loss_name}")
+    num_examples = _num_examples(metrics["num-examples"], sent.cohort_bound)
+    loss = metrics[loss_name]
+    if not isinstance(loss, float) or not math.isfinite(loss):
+        raise _BadReplyError(f"{loss_name} is not a finite number")
+    cleaned = RecordDict({"metrics": MetricRecord({"num-examples": num_examples, loss_name: loss})})
+    size = 0
+    if sent.answers_with_arrays:
+        arrays = content.array_records.get("arrays")
+        _check_arrays(sent.arrays, arrays, len(content.array_records))
+        assert arrays is not None
+        cleaned["arrays"] = arrays
+        size = sum(num_bytes(array) for array in arrays.values())
+    elif content.array_records:
+        raise _BadReplyError("arrays in a reply that must hold figures only")
+    report = _report(content)
+    reply.content = cleaned
+    return Accepted(sent.site, reply, num_examples, loss, size, report)
+
+
+def _check_receipt(expected: Binding, content: RecordDict) -> None:
+    record = content.config_records.get("receipt")
+    try:
+        receipt = Binding.from_record(record) if record is not None else None
+    except (KeyError, TypeError) as error:
+        raise _BadReplyError(f"receipt is malformed: {error}") from error
+    if receipt is None:
+        raise _BadReplyError("receipt is missing")
+    for name, text in (
+        ("run_key", "belongs to another run"),
+        ("round_number", f"answers another round than {expected.round_number}"),
+        ("nonce", "does not carry this round's nonce"),
+        ("manifest_hash", "comes from a model with other shared tensors"),
+        ("model_hash", "was trained from another model than the one that was sent"),
+    ):
+        if getattr(receipt, name) != getattr(expected, name):
+            raise _BadReplyError(text)
+
+
+def _num_examples(value: object, cohort_bound: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _BadReplyError("num-examples is not an integer")
+    if not 0 < value <= cohort_bound:
+        raise _BadReplyError(f"num-examples {value} is not in 1..{cohort_bound} (registered cohort)")
+    return value
+
+
+def _check_arrays(expected: ArrayRecord, arrays: ArrayRecord | None, num_records: int) -> None:
+    if arrays is None or num_records != 1:
+        raise _BadReplyError("must hold exactly one ArrayRecord, named 'arrays'")
+    if set(arrays) != set(expected):
+        raise _BadReplyError(f"has arrays {sorted(arrays)}, expected {sorted(expected)}")
+    for key, wanted in expected.items():
+        array = arrays[key]
+        if not same_form(array, wanted):
+            raise _BadReplyError(
+                f"{key} is {array.dtype} {tuple(array.shape)}, "
+                f"expected {wanted.dtype} {tuple(wanted.shape)}"
+            )
+        try:
+            values = view(array)
+        except (ValueError, EOFError, TypeError) as error:
+            raise _BadReplyError(f"{key} cannot be read as an array") from error
+        # The header says what it likes; the values themselves are what is averaged.
+        if values.shape != tuple(wanted.shape) or str(values.dtype) != wanted.dtype:
+            raise _BadReplyError(f"{key} holds {values.dtype} {values.shape} behind its header")
+        if not np.isfinite(values).all():
+            raise _BadReplyError(f"{key} holds NaN or infinite values")
+
+
+def _report(content: RecordDict) -> Mapping[str, Any]:
+    record = content.config_records.get("report")
+    text = record.get("json") if record is not None else "{}"
+    if not isinstance(text, str) or len(text) > MAX_REPORT_BYTES:
+        raise _BadReplyError("report is not text, or too long")
+    try:
+        report = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise _BadReplyError(f"report is not valid JSON: {error}") from error
+    if not isinstance(report, dict):
+        raise _BadReplyError("report is not an object")
+    return report
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a figure")
