@@ -15,7 +15,7 @@ import numpy.typing as npt
 from flwr.app import Array, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedward.common.parameters import vector_hash
+from fedward.common.vectors import vector_hash
 
 SERVER_NODE_ID = 0
 _message_numbers = count(1)

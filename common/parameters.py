@@ -14,14 +14,12 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
 from fedward.common.registry import did_you_mean
-
-Vector = npt.NDArray[np.float32]
+from fedward.common.vectors import Vector
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,6 @@ class ParameterSet:
         with torch.no_grad():
             for name, tensor in self.unflatten(vector).items():
                 state[name].copy_(tensor)
-
-
-def vector_hash(vector: Vector) -> str:
-    """Return the SHA-256 of a wire vector's bytes: which model a reply was trained from."""
-    return hashlib.sha256(np.ascontiguousarray(vector)).hexdigest()
 
 
 def normalisation_names(model: nn.Module) -> tuple[str, ...]:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedward.common.flower import LazyArray, array_hash, view
+from fedward.common.vectors import Vector
 
 PARAMETERS = "parameters"
 CONTROL = "control.parameters"
 STATISTICS_QUERY = "query.statistics"
 
-Vectors = dict[str, npt.NDArray[np.float32]]
+Vectors = dict[str, Vector]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,15 @@ class Update:
 
 def array_record(vectors: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Return the vectors as Flower's record, without copying them."""
-    return ArrayRecord({key: LazyArray(vector) for key, vector in vectors.items()})
+    return record_of({key: LazyArray(vector) for key, vector in vectors.items()})
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return the arrays as a record. Flower's constructor would write each out as npy bytes."""
+    record = ArrayRecord()
+    for key, array in arrays.items():
+        record[key] = array
+    return record
 
 
 def read_instruction(message: Message) -> Instruction:
@@ -112,6 +121,11 @@ def read_instruction(message: Message) -> Instruction:
         dict(config) if config is not None else {},
         None if statistics is None else view(statistics["sums"]),
     )
+
+
+def read_binding(message: Message) -> Binding:
+    """Return the binding of a message that carries no model, such as a query."""
+    return Binding.from_record(message.content.config_records["binding"])
 
 
 def reply_records(update: Update, binding: Binding, *, loss_name: str) -> RecordDict:

@@ -141,7 +141,9 @@ def _num_examples(value: object, cohort_bound: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _BadReplyError("num-examples is not an integer")
     if not 0 < value <= cohort_bound:
-        raise _BadReplyError(f"num-examples {value} is not in 1..{cohort_bound} (registered cohort)")
+        raise _BadReplyError(
+            f"num-examples {value} is not in 1..{cohort_bound} (registered cohort)"
+        )
     return value
 
 

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedward.common.records import CONTROL, PARAMETERS, array_record
+from fedward.common.records import CONTROL, PARAMETERS, array_record, record_of
 
 
 class Scaffold(FedAvg):
@@ -43,7 +43,7 @@ class Scaffold(FedAvg):
         self.sent = arrays[PARAMETERS].numpy()
         if self.control is None:
             self.control = np.zeros_like(self.sent)
-        both = ArrayRecord(dict(arrays) | dict(array_record({CONTROL: self.control})))
+        both = record_of(dict(arrays) | dict(array_record({CONTROL: self.control})))
         return super().configure_train(server_round, both, config, grid)
 
     def aggregate_train(
@@ -73,4 +73,4 @@ def _without_control(content: RecordDict) -> RecordDict:
         for key, array in content.array_records["arrays"].items()
         if not key.startswith("control.")
     }
-    return RecordDict({"arrays": ArrayRecord(arrays), "metrics": content["metrics"]})
+    return RecordDict({"arrays": record_of(arrays), "metrics": content["metrics"]})

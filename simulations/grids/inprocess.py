@@ -1,0 +1,37 @@
+"""All sites in this process, one after the other: no Ray, no start-up, easy to debug."""
+
+from collections.abc import Sequence
+
+from flwr.app import Message
+
+from fedward.common.errors import ConfigError
+from fedward.simulations.grids.base import SimulationGrid, Worker, WorkerFactory
+
+
+class InProcessGrid(SimulationGrid):
+    """A grid that calls the ClientApp of each site directly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._worker: Worker | None = None
+
+    def prepare(self, factory: WorkerFactory, node_ids: Sequence[int], *, stacked: bool) -> None:
+        """Build the one worker; it stacks its sites by itself where it can."""
+        del stacked
+        self._worker = factory()
+        self._node_ids = list(node_ids)
+
+    def exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Return all replies.
+
+        Raises:
+            ConfigError: a timeout was given; one site after the other cannot keep it.
+        """
+        if timeout is not None:
+            raise ConfigError("sampling.deadline_s: the inprocess engine cannot end a round early")
+        assert self._worker is not None, "prepare() comes first"
+        return self._worker.handle(messages)
+
+    def close(self) -> None:
+        """Drop the worker."""
+        self._worker = None

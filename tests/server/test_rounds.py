@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+
+from fedward.common.config.run import SamplingConfig, StopConfig
+from fedward.common.errors import QuorumLostError
+from fedward.common.records import PARAMETERS
+from fedward.server.history import Entry
+from fedward.server.strategies import strategies
+from tests.server.toy import run_toy
+
+TARGETS = {"aachen": 1.0, "bern": 2.0, "cork": 3.0, "delft": 6.0}
+
+
+def fail(message: Message, reply: Message) -> Message:
+    return Message(Error(1, "disk is gone"), reply_to=message)
+
+
+def test_fedavg_moves_half_way_to_the_mean_of_the_sites_in_each_round() -> None:
+    outcome, _ = run_toy(targets=TARGETS, rounds=2)
+    # By hand: the mean target is 3; 0 -> 1.5 -> 2.25.
+    np.testing.assert_allclose(outcome.progress.vectors[PARAMETERS], 2.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(strategies))
+def test_every_strategy_brings_the_model_closer_to_what_the_sites_hold(name: str) -> None:
+    own = {"client_learning_rate": 0.5} if name == "qfedavg" else {}
+    outcome, _ = run_toy(targets=TARGETS, strategy=name, own=own, rounds=5)
+    model = outcome.progress.vectors[PARAMETERS]
+    assert model.dtype == np.float32
+    assert abs(float(model[0]) - 3.0) < 2.99, "it started 3.0 away"
+
+
+def test_a_site_that_fails_is_recorded_and_the_others_go_on() -> None:
+    outcome, loop = run_toy(targets=TARGETS, tampering={"delft": fail}, rounds=1)
+    np.testing.assert_allclose(outcome.progress.vectors[PARAMETERS], 1.0)  # (1 + 2 + 3) / 3 / 2
+    failed = [e for e in loop.history.entries if e.status == "failed" and e.phase == "train"]
+    assert [(e.site, e.reason) for e in failed] == [("delft", "disk is gone")]
+
+
+def test_a_round_without_quorum_is_skipped_and_never_aggregated() -> None:
+    failures = {"aachen": fail, "bern": fail, "cork": fail}
+    with pytest.raises(QuorumLostError, match="rounds in a row") as caught:
+        run_toy(
+            targets=TARGETS,
+            tampering=failures,
+            rounds=10,
+            sampling=SamplingConfig(min_replies=2, max_skipped_rounds=2),
+        )
+    assert caught.value.exit_code == 5
+
+
+def test_a_run_in_which_every_site_fails_ends_as_a_failure() -> None:
+    with pytest.raises(QuorumLostError, match="disk is gone"):
+        run_toy(targets=TARGETS, tampering=dict.fromkeys(TARGETS, fail), rounds=1)
+
+
+def test_a_skipped_round_leaves_the_model_alone_and_the_run_recovers() -> None:
+    rounds_seen: list[int] = []
+
+    def fail_in_round_two(message: Message, reply: Message) -> Message:
+        round_number = int(message.content["binding"]["round"])
+        rounds_seen.append(round_number)
+        return fail(message, reply) if round_number == 2 else reply
+
+    outcome, loop = run_toy(
+        targets=TARGETS, tampering=dict.fromkeys(TARGETS, fail_in_round_two), rounds=3
+    )
+    assert outcome.skipped_rounds == [2]
+    np.testing.assert_allclose(outcome.progress.vectors[PARAMETERS], 2.25, rtol=1e-6)
+    skipped = [e for e in loop.history.entries if e.status == "skipped"]
+    assert [e.round_number for e in skipped] == [2]
+
+
+def test_sampling_depends_on_site_names_and_seed_only() -> None:
+    sampling = SamplingConfig(num_sites=2, min_replies=1)
+    runs = [run_toy(targets=TARGETS, rounds=6, sampling=sampling)[1] for _ in range(2)]
+
+    def trained(entries: list[Entry]) -> list[tuple[int, str | None]]:
+        return [(e.round_number, e.site) for e in entries if e.phase == "train" and e.site]
+
+    assert trained(runs[0].history.entries) == trained(runs[1].history.entries)
+    assert len(trained(runs[0].history.entries)) == 12
+    assert {site for _, site in trained(runs[0].history.entries)} == set(TARGETS)
+
+
+def test_early_stop_ends_the_run_when_the_figure_no_longer_improves() -> None:
+    # The toy's "auroc" is the model itself: it rises towards 3 by halves.
+    stop = StopConfig(metric="auroc", patience=2, min_delta=0.3)
+    outcome, _ = run_toy(targets=TARGETS, rounds=50, stop=stop)
+    assert outcome.stopped_by == "plateau"
+    # 1.5, 2.25, 2.625, 2.8125, 2.906: rounds 4 and 5 are within 0.3 of round 3.
+    assert outcome.progress.round_number == 5
+
+
+def test_evaluation_happens_when_it_is_due_and_always_after_the_last_round() -> None:
+    _, loop = run_toy(targets=TARGETS, rounds=5, evaluate_every=2)
+    evaluated = {e.round_number for e in loop.history.entries if e.phase == "evaluate"}
+    assert evaluated == {2, 4, 5}
+
+
+def test_bytes_are_counted_both_ways() -> None:
+    outcome, _ = run_toy(targets=TARGETS, rounds=1)
+    vector_bytes = 3 * 4
+    assert outcome.bytes_received == 4 * vector_bytes
+    assert outcome.bytes_sent == 2 * 4 * vector_bytes  # once to train, once to evaluate
