@@ -34,3 +34,38 @@ class Trainer(Protocol):
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
         """Return the site's figures of the received model."""
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The part of a run that a trainer needs."""
+
+    local: LocalConfig
+    seed: int
+    run_key: str
+
+
+class LocalTrainer:
+    """Trains and evaluates one site at a time.
+
+    Args:
+        task: losses and figures.
+        model: the process's one model; its tensors are overwritten for every site.
+        shared: what travels.
+        settings: local epochs, optimiser, seed.
+    """
+
+    def __init__(
+        self, task: Task, model: nn.Module, shared: ParameterSet, settings: TrainerSettings
+    ) -> None:
+        self.task = task
+        self.model = model
+        self.shared = shared
+        self.settings = settings
+        # What stays at a site starts alike everywhere: as the model was initialised.
+        self._initial = {
+            name: tensor.clone()
+            for name, tensor in model.state_dict().items()
+            if name not in set(shared.names)
+        }
+        self._dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())

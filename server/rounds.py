@@ -43,14 +43,26 @@ class Plan:
     cohort_bounds: Mapping[str, int]
     """Registered number of patients of each site: no reply may claim more."""
     manifest_hash: str
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluate_every: int = 1
     """Rounds between evaluations; 0: only after the last."""
+    training_sites: Sequence[str] | None = None
+    """Who may be asked to train; None: every site."""
     evaluation_sites: Sequence[str] | None = None
-    """Who evaluates; None: every site."""
+    """Who evaluates and sends statistics; None: every site."""
     stop: StopConfig | None = None
     statistics_size: int | None = None
     """Length of the preprocessing sums to collect before round 1; None: sites use their own."""
+
+    @property
+    def trainers(self) -> list[str]:
+        """The sites that may be asked to train, sorted."""
+        return sorted(self.nodes if self.training_sites is None else self.training_sites)
+
+    @property
+    def evaluators(self) -> list[str]:
+        """The sites that evaluate, sorted."""
+        return sorted(self.nodes if self.evaluation_sites is None else self.evaluation_sites)
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ class RoundLoop:
         started = time.perf_counter()
         before, number = outcome.progress, outcome.progress.round_number + 1
         sites = sample_sites(
-            list(self.plan.nodes), self.plan.sampling, seed=self.plan.seed, round_number=number
+            self.plan.trainers, self.plan.sampling, seed=self.plan.seed, round_number=number
         )
         exchange = self._train(number, before, sites)
         self._write_down(number, "train", exchange, outcome)
@@ -221,8 +233,7 @@ class RoundLoop:
     ) -> tuple[float | None, dict[str, float]]:
         """Let the sites evaluate the model; return the mean loss and the mean of each figure."""
         number = progress.round_number
-        chosen = self.plan.evaluation_sites or list(self.plan.nodes)
-        view = SelectedSites(self.grid, [self.plan.nodes[site] for site in sorted(chosen)])
+        view = SelectedSites(self.grid, [self.plan.nodes[site] for site in self.plan.evaluators])
         arrays = array_record({PARAMETERS: progress.vectors[PARAMETERS]})
         messages = self.strategy.configure_evaluate(number, arrays, ConfigRecord({}), view)
         exchange = self._exchange(messages, number, progress, loss_name="eval_loss")
@@ -259,7 +270,7 @@ class RoundLoop:
         return _Exchange(accepted, refused, sizes, seconds)
 
     def _with_statistics(self, start: Progress, outcome: Outcome) -> Progress:
-        total, refused = collect_statistics(self.grid, self.plan, self._sites)
+        total, refused = collect_statistics(self.grid, self.plan)
         outcome.rejected += [
             {"round": 0, "site": r.site, "status": r.status, "reason": r.reason} for r in refused
         ]

@@ -1,7 +1,6 @@
 """Collects preprocessing sums before round 1, where sites share means and deviations."""
 
 import secrets
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def collect_statistics(
-    grid: Grid, plan: "Plan", sites: Mapping[int, str]
+    grid: Grid, plan: "Plan"
 ) -> tuple[Statistics, list[Rejected]]:
     """Return the (d,) float64 sums over all sites that answered properly, and who did not.
 
@@ -32,7 +31,8 @@ def collect_statistics(
     expected = array_record({"sums": np.zeros(plan.statistics_size)})
     sent: dict[int, Sent] = {}
     messages = []
-    for node, site in sites.items():
+    for site in plan.evaluators:
+        node = plan.nodes[site]
         binding = Binding(plan.run_key, 0, secrets.token_hex(16), "", plan.manifest_hash)
         content = RecordDict({"binding": binding.to_record()})
         messages.append(Message(content, message_type=STATISTICS_QUERY, dst_node_id=node))

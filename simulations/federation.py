@@ -87,3 +87,140 @@ class Federation:
         if self.kind == "local":
             return False
         return self.kind == POOLED or self.config.data.statistics == "federated"
+
+    @cached_property
+    def initial(self) -> tuple[ParameterSet, Vector]:
+        """What travels, and its values before round 1."""
+        model = self.new_model()
+        shared = self.shared_of(model)
+        return shared, shared.flatten(model.state_dict())
+
+    def new_model(self) -> nn.Module:
+        """Return the model as every party initialises it: the same seed, the same bits."""
+        with seeded_global_torch(seed_for(self.seed, purpose="model")):
+            model = self.task.build_model()
+        if self.config.model.init is not None:
+            load_weights(model, self.base_dir / self.config.model.init)
+        return model
+
+    def shared_of(self, model: nn.Module) -> ParameterSet:
+        """Return the tensors that travel; none in the `local` baseline."""
+        if self.kind == "local":
+            return ParameterSet.of(model, ())
+        strategy = self.config.strategy.name if self.kind == "federated" else "fedavg"
+        patterns = self.config.shared if self.kind == "federated" else ("*",)
+        return shared_set(model, patterns, strategy=strategy)
+
+
+def build_worker(federation: Federation) -> SiteWorker:
+    """Return a worker that can stand for any site of the federation."""
+    store = SiteStore(federation.store)
+    sites = {name: _site(federation, name, store) for name in federation.nodes}
+    model = federation.new_model()
+    settings = TrainerSettings(federation.config.local, federation.seed, federation.run_key)
+    vectorised = federation.config.engine.vectorised == "auto"
+    trainer = make_trainer(
+        federation.task, model, federation.shared_of(model), settings, stacked=vectorised
+    )
+
+    def site_of(context: Context) -> Site:
+        return sites[str(context.node_config["site"])]
+
+    def prefill(pairs: Sequence[tuple[Message, Context]]) -> None:
+        jobs = [
+            (site_of(context), read_instruction(message))
+            for message, context in pairs
+            if message.metadata.message_type == MessageType.TRAIN
+        ]
+        trainer.prefill(jobs)
+
+    nodes = {node: name for name, node in federation.nodes.items()}
+    return SiteWorker(make_client_app(site_of, trainer), nodes, prefill=prefill)
+
+
+def run_federation(
+    federation: Federation,
+    grid: SimulationGrid,
+    *,
+    history: History,
+    checkpoints: CheckpointFolder | None = None,
+    on_round: Callable[[RoundReport], None] = lambda report: None,
+    num_rounds: int | None = None,
+) -> Outcome:
+    """Run all rounds of a federation on `grid`, resuming from its newest checkpoint if any."""
+    config = federation.config
+    if config.sampling.deadline_s is not None and not grid.honours_deadline:
+        raise ConfigError("sampling.deadline_s: this engine cannot end a round early")
+    own = config.strategy if federation.kind == "federated" else StrategyConfig(name="fedavg")
+    strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
+    shared, vector = federation.initial
+    grid.prepare(
+        partial(build_worker, federation),
+        list(federation.nodes.values()),
+        stacked=config.engine.vectorised == "auto" and can_stack(federation.new_model()),
+    )
+    loop = RoundLoop(
+        grid,
+        strategy,
+        _plan(federation, shared, num_rounds or config.rounds),
+        history=history,
+        checkpoints=checkpoints,
+        on_round=on_round,
+    )
+    found = checkpoints.load_newest(strategy) if checkpoints is not None else None
+    start = found or Progress(0, {PARAMETERS: vector})
+    history.forget_after(start.round_number)
+    return loop.run(start)
+
+
+def _plan(federation: Federation, shared: ParameterSet, num_rounds: int) -> Plan:
+    config, sites = federation.config, federation.sites
+    bounds = {site: sites.registered_cohort(site) for site in sites.site_ids}
+    bounds[POOLED] = sum(bounds.values())
+    baseline = federation.kind != "federated"
+    sampling = config.sampling
+    if baseline:  # nothing is averaged, so there is no quorum to keep
+        sampling = sampling.model_copy(update={"min_replies": 1})
+    if federation.kind == POOLED:
+        sampling = SamplingConfig(min_replies=1)
+    return Plan(
+        run_key=federation.run_key,
+        seed=federation.seed,
+        num_rounds=num_rounds,
+        nodes=federation.nodes,
+        cohort_bounds=bounds,
+        manifest_hash=shared.manifest_hash,
+        training_sites=(POOLED,) if federation.kind == POOLED else tuple(sites.site_ids),
+        evaluation_sites=tuple(sites.site_ids),
+        sampling=sampling,
+        evaluate_every=0 if baseline else config.evaluate_every,
+        stop=None if baseline else config.monitor.stop,
+        statistics_size=(
+            federation.task.statistics_size if federation.statistics_are_shared else None
+        ),
+    )
+
+
+def _site(federation: Federation, name: str, store: SiteStore) -> Site:
+    """Return one site, or the pooled one, whose rows are everybody's."""
+    task = federation.task
+
+    def read(site: str, statistics: Statistics | None) -> SiteData:
+        return task.datasets(federation.sites.source(site), federation.split, statistics)
+
+    def read_pooled(statistics: Statistics | None) -> SiteData:
+        parts = [read(site, statistics) for site in federation.sites.site_ids]
+        return SiteData(pool([p.train for p in parts]), pool([p.test for p in parts]))
+
+    if name == POOLED:
+        return Site(name, read_pooled, lambda: _no_sums(name), store)
+    return Site(
+        name,
+        partial(read, name),
+        lambda: task.local_statistics(federation.sites.source(name), federation.split),
+        store,
+    )
+
+
+def _no_sums(name: str) -> Statistics:
+    raise SiteDataError(f"{name} has no statistics of its own")

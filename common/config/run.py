@@ -1,32 +1,55 @@
 """The keys of `run.yaml`, as frozen pydantic models. Unknown keys are refused.
 
-Under each field one line says what it does; `fedward.common.config.loader` reads the file.
+Under each field one line says what it does (messages quote it); `fedward.common.config.loader`
+reads the file. A rule between keys starts its message with the key that it is about.
 """
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Name = str
+from fedward.common.registry import did_you_mean
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", examples=["site-a"])]
+"""Names folders and database rows, and is one part of a `--set` key: no dots, no slashes."""
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
     """A part of a configuration: frozen, strict about types, and without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class OpenSection(Section):
     """A section whose `name` decides which further keys exist; they are checked by its owner."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
 
-    name: Name
+    name: Text
+    """Which one."""
 
     @property
     def own(self) -> dict[str, Any]:
         """The keys beside `name`, for the constructor of what `name` stands for."""
         return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _own_values_are_sound(self) -> "OpenSection":
+        for key, value in self.own.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key}: given infinity or not-a-number, expected a number")
+            if hint := _misspelled(key, type(self)):
+                raise ValueError(f"{key}: unknown key{hint}")
+        return self
 
 
 class RepeatConfig(Section):

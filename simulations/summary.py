@@ -1,0 +1,135 @@
+"""Builds `summary.json` from what a run returned; its shape is the contract of INTERFACE.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedward.common.intervals import mean_interval, site_mean
+from fedward.common.task import Metric
+from fedward.server.rounds import Outcome
+from fedward.simulations.federation import Federation
+
+Figures = dict[str, dict[str, Any]]
+
+
+def summarise(
+    federation: Federation, outcome: Outcome, baselines: Mapping[str, Outcome]
+) -> dict[str, Any]:
+    """Return the summary of one repetition."""
+    config = federation.config
+    sites = {
+        site: _site_summary(outcome.evaluations.get(site, {}))
+        for site in sorted(federation.sites.site_ids)
+    }
+    return {
+        "name": config.name,
+        "task": config.task,
+        "primary_metric": federation.task.primary_metric,
+        "model": config.model.name,
+        "strategy": config.strategy.name,
+        "engine": config.engine.name,
+        "seed": federation.seed,
+        "rounds_run": outcome.progress.round_number,
+        "stopped_by": outcome.stopped_by,
+        "sites": sites,
+        "global": _global({site: found["metrics"] for site, found in sites.items()}),
+        "baselines": {kind: _baseline(found) for kind, found in baselines.items()},
+        "repeats": [],
+        "skipped_rounds": outcome.skipped_rounds,
+        "rejected": outcome.rejected,
+        "seconds": {
+            "total": None,
+            "rounds": [round(seconds, 4) for seconds in outcome.round_seconds],
+        },
+        "bytes": {"sent": outcome.bytes_sent, "received": outcome.bytes_received},
+        "peak_memory_bytes": None,
+    }
+
+
+def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the summary over repetitions: means with t intervals, and each one beneath.
+
+    `n` of a figure is then the number of repetitions in which it was defined.
+    """
+    first = dict(summaries[0])
+    first["repeats"] = [dict(summary) for summary in summaries]
+    first["sites"] = {
+        site: {**found, "metrics": _mean([s["sites"][site]["metrics"] for s in summaries])}
+        for site, found in first["sites"].items()
+    }
+    first["global"] = _mean_global([s["global"] for s in summaries])
+    first["baselines"] = {
+        kind: {
+            "sites": {
+                site: {
+                    **found,
+                    "metrics": _mean(
+                        [s["baselines"][kind]["sites"][site]["metrics"] for s in summaries]
+                    ),
+                }
+                for site, found in baseline["sites"].items()
+            },
+            "global": _mean_global([s["baselines"][kind]["global"] for s in summaries]),
+        }
+        for kind, baseline in first["baselines"].items()
+    }
+    first["rejected"] = [entry for s in summaries for entry in s["rejected"]]
+    first["bytes"] = {
+        way: sum(s["bytes"][way] for s in summaries) for way in ("sent", "received")
+    }
+    return first
+
+
+def _site_summary(report: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: report[key] for key in ("subgroups", "calibration") if key in report}
+    return {
+        "num_examples": report.get("num_examples", {}),
+        "metrics": report.get("metrics", {}),
+        "epsilon": None,
+        "delta": None,
+        **kept,
+    }
+
+
+def _baseline(outcome: Outcome) -> dict[str, Any]:
+    sites = {site: {"metrics": r["metrics"]} for site, r in sorted(outcome.evaluations.items())}
+    return {"sites": sites, "global": _global({s: f["metrics"] for s, f in sites.items()})}
+
+
+def _global(sites: Mapping[str, Figures]) -> dict[str, Any]:
+    names = sorted({name for figures in sites.values() for name in figures})
+    metrics = {
+        name: as_json(site_mean([_metric(f[name]) for f in sites.values() if name in f]))
+        for name in names
+    }
+    return {"estimator": "site-mean", "num_sites": len(sites), "metrics": metrics}
+
+
+def _mean_global(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {**found[0], "metrics": _mean([g["metrics"] for g in found])}
+
+
+def _mean(repeated: Sequence[Figures]) -> Figures:
+    """Return the mean of each figure over repetitions, with its interval and their number."""
+    names = sorted({name for figures in repeated for name in figures})
+    combined: Figures = {}
+    for name in names:
+        figures = [f[name] for f in repeated if name in f]
+        values = [f["value"] for f in figures if f.get("value") is not None]
+        if values:
+            combined[name] = as_json(mean_interval(values))
+        else:
+            combined[name] = dict(figures[0])
+    return combined
+
+
+def _metric(figure: Mapping[str, Any]) -> Metric:
+    keys = ("value", "low", "high", "n", "reason")
+    return Metric(**{key: figure.get(key) for key in keys})
+
+
+def as_json(metric: Metric) -> dict[str, Any]:
+    """Return a figure as summary.json shows it: without the keys that do not apply."""
+    if metric.value is None:
+        return {"value": None, "reason": metric.reason, "n": metric.n}
+    shown = {"value": metric.value, "low": metric.low, "high": metric.high, "n": metric.n}
+    return {key: value for key, value in shown.items() if value is not None}
