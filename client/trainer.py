@@ -15,15 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedward.client.corrections import Correction, ditto, fedprox, scaffold
+from fedward.client.optimizers import OptimizerSettings
+from fedward.client.sampling import ShuffleSampler
 from fedward.client.site import Site
+from fedward.client.training import LocalResult, PlainStep, train_locally
 from fedward.common.config.run import LocalConfig
+from fedward.common.errors import NoPatientsError
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
-from fedward.common.records import CONTROL, PARAMETERS, Instruction, Update
+from fedward.common.records import (
+    CONTROL,
+    DITTO_LAMBDA,
+    LOSS_OF_RECEIVED_MODEL,
+    PARAMETERS,
+    PROXIMAL_MU,
+    Instruction,
+    Update,
+)
 from fedward.common.task import Batch, PatientDataset, Task
 from fedward.common.vectors import Vector
 
-CHUNK = 4096
+CHUNK_ROWS = 4096
 
 
 class Trainer(Protocol):
@@ -34,6 +47,9 @@ class Trainer(Protocol):
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
         """Return the site's figures of the received model."""
+
+    def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
+        """See all training jobs that this process is about to get; may compute them at once."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +78,200 @@ class LocalTrainer:
         self.model = model
         self.shared = shared
         self.settings = settings
+        self.optimizer = OptimizerSettings.of(settings.local)
+        local = settings.local
+        self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
         # What stays at a site starts alike everywhere: as the model was initialised.
         self._initial = {
             name: tensor.clone()
             for name, tensor in model.state_dict().items()
             if name not in set(shared.names)
         }
-        self._dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+        self._drops_out = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+
+    def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
+        """Do nothing: every site is trained when its message is answered."""
+
+    def train(self, site: Site, instruction: Instruction) -> Update:
+        """Return the site's new vectors after its local epochs.
+
+        Raises:
+            NoPatientsError: there is no training patient.
+        """
+        started = time.perf_counter()
+        data = site.data(instruction.statistics).train
+        if DITTO_LAMBDA in instruction.options:
+            self._train_personal(site, instruction, data)
+        self._load(site, instruction)
+        before = None
+        if instruction.options.get(LOSS_OF_RECEIVED_MODEL):
+            before = self._mean_loss(data.all_rows())
+        result = self._run(site, instruction, data, self._correction(site, instruction))
+        vectors = {PARAMETERS: self.shared.flatten(self.model.state_dict())}
+        if CONTROL in instruction.vectors:
+            vectors[CONTROL] = self._move_control(
+                site, instruction, vectors[PARAMETERS], result.num_steps
+            )
+        self._keep_local(site, instruction)
+        report = {"seconds": time.perf_counter() - started, "num_steps": result.num_steps}
+        return Update(len(data), result.loss if before is None else before, vectors, report)
+
+    def evaluate(self, site: Site, instruction: Instruction) -> Update:
+        """Return the figures of the received model on the site's test patients.
+
+        Where the site has a personal model (Ditto), they are those of that model.
+
+        Raises:
+            NoPatientsError: there is no test patient.
+        """
+        started = time.perf_counter()
+        data = site.data(instruction.statistics)
+        if len(data.test) == 0:
+            raise NoPatientsError(f"site {site.site_id} has no patient to test on")
+        self._load(site, instruction)
+        personal = self._remembered(site, instruction, "personal")
+        if personal is not None:
+            self._load_named(personal)
+        rows = data.test.all_rows()
+        outputs = self._outputs(rows)
+        loss = float(self.task.loss_per_sample(outputs, rows).mean())
+        figures = self.task.metrics(outputs, rows)
+        report = {
+            "metrics": {name: asdict(figure) for name, figure in figures.items()},
+            "num_examples": {"train": len(data.train), "test": len(data.test)},
+            **self.task.details(outputs, rows),
+            "seconds": time.perf_counter() - started,
+        }
+        return Update(len(data.test), loss, {}, report)
+
+    def _run(
+        self,
+        site: Site,
+        instruction: Instruction,
+        data: PatientDataset,
+        correction: Correction | None,
+        purpose: str = "batches",
+    ) -> LocalResult:
+        """Train the loaded model."""
+        number = instruction.binding.round_number
+        rng = torch_generator(
+            self.settings.seed, purpose=purpose, site=site.site_id, round_number=number
+        )
+        with self._seeded_dropout(site.site_id, number, purpose):
+            return train_locally(
+                self.model,
+                data,
+                step=PlainStep(self.task.loss_per_sample, self.optimizer, correction),
+                sampler=self.sampler,
+                rng=rng,
+            )
+
+    def _correction(self, site: Site, instruction: Instruction) -> Correction | None:
+        """Return what the strategy adds to the gradient."""
+        received = instruction.vectors[PARAMETERS]
+        if mu := instruction.options.get(PROXIMAL_MU):
+            return fedprox(self.shared, received, mu=float(mu))
+        if CONTROL in instruction.vectors:
+            own = self._site_control(site, instruction)
+            return scaffold(self.shared, instruction.vectors[CONTROL], own)
+        return None
+
+    def _train_personal(
+        self, site: Site, instruction: Instruction, data: PatientDataset
+    ) -> None:
+        """Train the site's personal model of Ditto, and keep it."""
+        self._load(site, instruction)
+        personal = self._remembered(site, instruction, "personal")
+        if personal is not None:
+            self._load_named(personal)
+        penalty = float(instruction.options[DITTO_LAMBDA])
+        pull = ditto(self.shared, instruction.vectors[PARAMETERS], penalty=penalty)
+        self._run(site, instruction, data, pull, "personal-batches")
+        state = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        self._remember(site, instruction, "personal", state)
+
+    def _site_control(self, site: Site, instruction: Instruction) -> Vector:
+        """Return c_i, zero before the site's first round."""
+        kept = self._remembered(site, instruction, "control")
+        if kept is None:
+            return np.zeros(self.shared.size, dtype=np.float32)
+        vector: Vector = kept["control"]
+        return vector
+
+    def _move_control(
+        self, site: Site, instruction: Instruction, trained: Vector, num_steps: int
+    ) -> Vector:
+        """Keep the site's new control variate and return its change.
+
+        c_i+ = c_i - c + (x - y_i) / (K lr): Karimireddy et al. 2020, arXiv:1910.06378,
+        Algorithm 1, line 12, option II.
+        """
+        received = instruction.vectors[PARAMETERS]
+        scale = np.float32(1 / (num_steps * self.settings.local.learning_rate))
+        change: Vector = (received - trained) * scale - instruction.vectors[CONTROL]
+        kept = self._site_control(site, instruction) + change
+        self._remember(site, instruction, "control", {"control": kept})
+        return change
+
+    def _load(self, site: Site, instruction: Instruction) -> None:
+        """Overwrite the whole model: initial tensors, the site's own, the received ones."""
+        if self._initial:
+            self._load_named(self._initial)
+            local = self._remembered(site, instruction, "local")
+            if local is not None:
+                self._load_named(local)
+        self.shared.load(self.model, instruction.vectors[PARAMETERS])
+
+    def _load_named(self, tensors: Mapping[str, Tensor | np.ndarray[Any, Any]]) -> None:
+        state = self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                state[name].copy_(torch.as_tensor(tensor))
+
+    def _keep_local(self, site: Site, instruction: Instruction) -> None:
+        if self._initial:
+            state = self.model.state_dict()
+            kept = {name: state[name].numpy() for name in self._initial}
+            self._remember(site, instruction, "local", kept)
+
+    def _remember(
+        self,
+        site: Site,
+        instruction: Instruction,
+        name: str,
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        number = instruction.binding.round_number
+        site.store.put(
+            self.settings.run_key, site.site_id, name, round_number=number, arrays=arrays
+        )
+
+    def _remembered(
+        self, site: Site, instruction: Instruction, name: str
+    ) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return what the site kept: training starts from before the round, evaluation after."""
+        number = instruction.binding.round_number + int(instruction.is_evaluation)
+        return site.store.get(self.settings.run_key, site.site_id, name, before_round=number)
+
+    def _outputs(self, rows: Batch) -> Tensor:
+        self.model.eval()
+        with torch.no_grad():
+            keys, parts = list(rows), [rows[key].split(CHUNK_ROWS) for key in rows]
+            chunks = [dict(zip(keys, part, strict=True)) for part in zip(*parts, strict=True)]
+            return torch.cat([self.model(chunk) for chunk in chunks])
+
+    def _mean_loss(self, rows: Batch) -> float:
+        return float(self.task.loss_per_sample(self._outputs(rows), rows).mean())
+
+    def _seeded_dropout(
+        self, site: str, round_number: int, purpose: str
+    ) -> AbstractContextManager[None]:
+        if not self._drops_out:
+            return nullcontext()
+        seed = seed_for(
+            self.settings.seed,
+            purpose=f"dropout-{purpose}",
+            site=site,
+            round_number=round_number,
+        )
+        return seeded_global_torch(seed)

@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 
 from fedward.common.flower import LazyArray, array_hash, view
 from fedward.common.vectors import Vector
@@ -22,6 +30,11 @@ from fedward.common.vectors import Vector
 PARAMETERS = "parameters"
 CONTROL = "control.parameters"
 STATISTICS_QUERY = "query.statistics"
+
+# Options that strategies put into their ConfigRecord; Flower's own name for the first.
+PROXIMAL_MU = "proximal-mu"
+DITTO_LAMBDA = "ditto-lambda"
+LOSS_OF_RECEIVED_MODEL = "loss-of-received-model"
 
 Vectors = dict[str, Vector]
 
@@ -76,6 +89,7 @@ class Instruction:
     """The strategy's own settings, such as `proximal-mu`."""
     statistics: npt.NDArray[np.float64] | None = None
     """Summed preprocessing statistics of the federation."""
+    is_evaluation: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ def read_instruction(message: Message) -> Instruction:
         {key: view(array) for key, array in arrays.items()},
         dict(config) if config is not None else {},
         None if statistics is None else view(statistics["sums"]),
+        message.metadata.message_type == MessageType.EVALUATE,
     )
 
 

@@ -37,11 +37,15 @@ class PatientDataset:
 
     def batch(self, patients: Tensor) -> Batch:
         """Return all rows of the patients at positions `patients` (B,) int64."""
-        if self.starts is None:
-            return {key: rows[patients] for key, rows in self.rows.items()}
-        pieces = [torch.arange(int(self.starts[p]), int(self.starts[p + 1])) for p in patients]
-        index = torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
+        index = self.row_index(patients)
         return {key: rows[index] for key, rows in self.rows.items()}
+
+    def row_index(self, patients: Tensor) -> Tensor:
+        """Return the positions of all rows of the patients at positions `patients`."""
+        if self.starts is None:
+            return patients
+        pieces = [torch.arange(int(self.starts[p]), int(self.starts[p + 1])) for p in patients]
+        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.int64)
 
     def all_rows(self) -> Batch:
         """Return every row, in order."""
@@ -75,6 +79,8 @@ class Task(Protocol):
 
     name: str
     primary_metric: str
+    statistics_size: int
+    """Length of `local_statistics`, known without data."""
 
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model; the caller seeds torch (`seeded_global_torch`)."""
@@ -99,6 +105,9 @@ class Task(Protocol):
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Metric]:
         """Return every figure of the task, computed over all test rows of one site."""
+
+    def details(self, outputs: Tensor, batch: Batch) -> dict[str, Any]:
+        """Return what the report shows beside the figures: `calibration`, `subgroups`."""
 
 
 @dataclass(frozen=True)

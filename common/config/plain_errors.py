@@ -30,6 +30,12 @@ def spell(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+def is_declared(model: type[BaseModel], path: KeyPath) -> bool:
+    """Return whether `path` is a declared key of `model`, not a name that the user chose."""
+    reached, slot = _walk(model, path[:-1])
+    return len(reached) == len(path) - 1 and path[-1] in _keys(slot.bare)
+
+
 def _explain_one(detail: dict[str, Any], model: type[BaseModel]) -> Problem:
     path, slot = _walk(model, detail["loc"])
     kind = detail["type"]
@@ -38,6 +44,8 @@ def _explain_one(detail: dict[str, Any], model: type[BaseModel]) -> Problem:
     if kind == "missing":
         doc = f": {slot.doc}" if slot.doc else ""
         return Problem(path, f"missing, expected {_describe(slot)}{doc}")
+    if kind == "invalid_key":
+        return Problem(path[:-1], "a key is not text")
     if kind == "value_error":
         return _broken_rule(path, str(detail["ctx"]["error"]))
     if "[key]" in detail["loc"]:
@@ -175,7 +183,10 @@ def _describe(slot: _Slot) -> str:
     """Return what may stand in `slot`, in words."""
     if slot.examples:
         return f"{_word(slot.bare)} such as {slot.examples[0]}"
-    return ", ".join([_word(slot.bare), *filter(None, map(_limit, slot.limits))])
+    text = ", ".join([_word(slot.bare), *filter(None, map(_limit, slot.limits))])
+    if get_origin(slot.bare) in (tuple, list):
+        return f"{text} [...], each entry: {_describe(_slot_of(get_args(slot.bare)[0]))}"
+    return text
 
 
 def _word(annotation: Any) -> str:
@@ -183,7 +194,7 @@ def _word(annotation: Any) -> str:
     if origin is Literal:
         return str(args[0]) if len(args) == 1 else f"one of {', '.join(map(str, args))}"
     if origin in (tuple, list):
-        return f"a list [...] of: {_describe(_slot_of(args[0]))}"
+        return "a list"
     if origin is dict:
         return f"a section of named entries, each {_describe(_slot_of(args[1]))}"
     if keys := _keys(annotation):

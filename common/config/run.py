@@ -9,10 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedward.common.registry import did_you_mean
-
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", examples=["site-a"])]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+SiteName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
+        examples=["site-a (letters, digits, - and _)"],
+    ),
+]
 """Names folders and database rows, and is one part of a `--set` key: no dots, no slashes."""
 Text = Annotated[str, Field(min_length=1)]
 
@@ -45,33 +49,38 @@ class OpenSection(Section):
     @model_validator(mode="after")
     def _own_values_are_sound(self) -> "OpenSection":
         for key, value in self.own.items():
-            if isinstance(value, float) and not math.isfinite(value):
+            values = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(one, float) and not math.isfinite(one) for one in values):
                 raise ValueError(f"{key}: given infinity or not-a-number, expected a number")
-            if hint := _misspelled(key, type(self)):
-                raise ValueError(f"{key}: unknown key{hint}")
         return self
 
 
 class RepeatConfig(Section):
     """Run the configuration several times and report the mean with intervals."""
 
-    seeds: tuple[int, ...] = Field(default=(), strict=False)
+    seeds: tuple[Seed, ...] = Field(default=(), strict=False)
     """One repetition per seed; empty: only `seed`."""
     folds: int | None = Field(default=None, ge=2)
     """Patients of each site are cut into this many folds; one repetition per test fold."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> "RepeatConfig":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is given twice; equal runs are no repetitions")
+        return self
 
 
 class SiteFileConfig(Section):
     """One site's table."""
 
-    file: str
+    file: Text
     """CSV or Parquet, relative to `data.root`."""
 
 
 class PartitionConfig(Section):
     """How one table becomes many sites."""
 
-    table: str
+    table: Text
     """A file under `data.root`, or a table's name where `data.root` is `builtin`."""
     by: Literal["column", "iid", "label-skew", "size-skew", "feature-shift"]
     """`column`: a column names the site. The others are the usual non-IID partitioners."""
@@ -104,15 +113,15 @@ class PartitionConfig(Section):
 class DataConfig(Section):
     """Where the rows come from and how they are prepared."""
 
-    root: str
+    root: Text
     """A folder, the name of a data set that `fedward data list` knows, or `builtin`."""
-    schema_name: str = Field(alias="schema")
+    schema_name: Text = Field(alias="schema")
     """A schema that ships with fedward, or the path of a schema file."""
-    sites: dict[str, SiteFileConfig] | None = None
+    sites: dict[SiteName, SiteFileConfig] | None = Field(default=None, min_length=1)
     """One table per site."""
     partition: PartitionConfig | None = None
     """Or one table that is cut into sites."""
-    features: tuple[str, ...] | None = Field(default=None, strict=False)
+    features: tuple[Text, ...] | None = Field(default=None, strict=False, min_length=1)
     """Columns to use; all features of the schema when absent."""
     complete_cases: bool = False
     """Drop rows with any missing feature instead of imputing (FLamby's protocol)."""
@@ -133,7 +142,7 @@ class DataConfig(Section):
 class ModelConfig(OpenSection):
     """Which network; its own keys beside `name` (see `fedward.common.models`)."""
 
-    init: str | None = None
+    init: Text | None = None
     """A `.safetensors` file to start from, instead of random weights."""
 
 
@@ -216,7 +225,7 @@ class EngineConfig(Section):
     """Share of a GPU for each actor."""
     threads_per_actor: int = Field(default=1, ge=1)
     """Torch threads in each actor."""
-    address: str | None = None
+    address: Text | None = None
     """Of an existing Ray cluster; absent: a private one is started and ended with the run."""
     vectorised: Literal["auto", "off"] = "auto"
     """Train all sites of an actor as one stacked model where the model allows it."""
@@ -226,26 +235,39 @@ class RunConfig(Section):
     """One run: the whole of `run.yaml`."""
 
     version: Literal[1]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Of this format."""
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=80, examples=["heart-disease (lower-case)"]
+    )
     """Lower-case kebab; names the folder of the results."""
-    seed: int
+    seed: Seed
     """Everything random derives from it. There is no default."""
     repeat: RepeatConfig | None = None
-    task: str
+    """Seeds and folds; absent: one run."""
+    task: Text
+    """What is learned, such as `ehr-classification`."""
     data: DataConfig
+    """Which tables, and how they are prepared."""
     model: ModelConfig
-    shared: tuple[str, ...] = Field(default=("*",), strict=False)
+    """What is trained."""
+    shared: tuple[Text, ...] = Field(default=("*",), strict=False, min_length=1)
     """Name patterns of the tensors that are averaged; the others stay at the site."""
     strategy: StrategyConfig
+    """How updates become the next global model."""
     rounds: int = Field(ge=1)
+    """How often the sites train and the server aggregates."""
     local: LocalConfig
+    """What a site does in one round."""
     sampling: SamplingConfig = SamplingConfig()
+    """Who takes part in a round."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations at the sites; the last round is always evaluated."""
     baselines: tuple[Literal["local", "pooled"], ...] = Field(default=(), strict=False)
     """Also train each site alone, and all rows together, with the same budget."""
     monitor: MonitorConfig = MonitorConfig()
+    """Early stopping."""
     engine: EngineConfig = EngineConfig()
+    """Where a simulation runs; results do not depend on it."""
 
     @model_validator(mode="after")
     def _engine_can_do_it(self) -> "RunConfig":

@@ -41,16 +41,21 @@ class Document:
     problems: tuple[Problem, ...] = ()
 
 
-def parse_yaml(text: str, place: str) -> Document:
+def parse_yaml(text: str, place: str, *, one_line: bool = False) -> Document:
     """Return the one document in `text`.
 
     Args:
         text: at most a configuration's size; the caller bounds it by `MAX_BYTES`.
         place: how messages call the text: a file's name, or `--set rounds=5`.
+        one_line: leave line numbers out of messages.
 
     Raises:
         ConfigError: this is no YAML, or more than one document, or too much of it.
     """
+
+    def at(line: int) -> str:
+        return place if one_line else f"{place}:{line}"
+
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
         builder = _Builder()
@@ -58,17 +63,17 @@ def parse_yaml(text: str, place: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = 1 if mark is None else mark.line + 1
-        raise ConfigError(f"{place}:{line}: not valid YAML: {_reason(error)}") from None
+        raise ConfigError(f"{at(line)}: not valid YAML: {_reason(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
-            f"{place}:{line}: not valid YAML: a control character, expected plain text"
+            f"{at(line)}: not valid YAML: a control character, expected plain text"
         ) from None
     except RecursionError:
         raise ConfigError(f"{place}: nested too deeply to be a configuration") from None
     except _TooManyValuesError as error:
         raise ConfigError(
-            f"{place}:{error.line}: more than {MAX_VALUES} values once aliases are followed; "
+            f"{at(error.line)}: more than {MAX_VALUES} values once aliases are followed; "
             "a configuration is smaller than that"
         ) from None
     return Document(value, builder.lines, tuple(builder.problems))

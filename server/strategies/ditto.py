@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-DITTO_LAMBDA = "ditto-lambda"
+from fedward.common.records import DITTO_LAMBDA
 
 
 class Ditto(FedAvg):

@@ -9,6 +9,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import QFedAvg
 
+from fedward.common.records import LOSS_OF_RECEIVED_MODEL
+
 
 class QFedAvgOnReceivedModel(QFedAvg):
     """Flower's QFedAvg whose messages ask for the training loss of the received model."""
@@ -17,5 +19,5 @@ class QFedAvgOnReceivedModel(QFedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return Flower's messages with that request in their configuration."""
-        config["loss-of-received-model"] = True
+        config[LOSS_OF_RECEIVED_MODEL] = True
         return super().configure_train(server_round, arrays, config, grid)

@@ -1,0 +1,199 @@
+"""Local training of one site. The step, the sampler and the observers are injected.
+
+`PlainStep` is one optimiser step on the mean loss of a batch. A private step keeps the same form.
+`fedward.client.stacked` trains many sites at once with the same pieces, to the same result.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedward.client.corrections import Correction, Pull
+from fedward.client.optimizers import Optimizer, OptimizerSettings
+from fedward.client.sampling import Sampler
+from fedward.common.task import Batch, PatientDataset
+
+Loss = Callable[[Tensor, Batch], Tensor]
+Parameters = Mapping[str, Tensor]
+Correct = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What a site learned in one round, beside its new parameters.
+
+    Args:
+        loss: mean over the rows of all steps, each at the weights before its step; NaN if no
+            row was drawn.
+        num_steps: optimiser steps taken.
+        num_examples: patients that could be drawn.
+    """
+
+    loss: float
+    num_steps: int
+    num_examples: int
+
+
+class Step(Protocol):
+    """Changes a model by one batch. It may hold optimiser state: use one per site and round."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """Return the batch's mean loss, detached; None if no step was taken."""
+
+
+class Observer(Protocol):
+    """Looks at a model while it is trained, after every step and at the end of every epoch."""
+
+    def __call__(
+        self, event: Literal["step", "epoch"], epoch: int, step: int, parameters: Parameters
+    ) -> None:
+        """Look.
+
+        Args:
+            event: what has just ended.
+            epoch: from 0.
+            step: optimiser steps taken so far.
+            parameters: by name, as they are now; never to be written to, and to be cloned
+                where they are kept.
+        """
+
+
+def train_locally(  # noqa: PLR0913 - the six parts that local training is made of
+    model: nn.Module,
+    data: PatientDataset,
+    *,
+    step: Step,
+    sampler: Sampler,
+    observers: Sequence[Observer] = (),
+    rng: torch.Generator,
+) -> LocalResult:
+    """Return what was learned; `model` is trained in place.
+
+    Args:
+        model: starts with the weights to train from. Where it drops out, the caller seeds torch.
+        data: the site's training patients, on the model's device.
+        step: what is done with a batch.
+        sampler: which patients make up a batch.
+        observers: called in order.
+        rng: the source of the sampler's randomness.
+    """
+    model.train()
+    view = _read_only(model) if observers else {}
+    losses: list[Tensor] = []
+    weights: list[int] = []
+    for indices, epoch, is_last_of_epoch in sampler(len(data), rng):
+        batch = data.batch(indices)
+        loss = step(model, batch)
+        if loss is not None:
+            losses.append(loss)
+            weights.append(len(batch["patient_id"]))
+        if observers:
+            events: tuple[Literal["step", "epoch"], ...] = ("step", "epoch")
+            for event in events[: 1 + is_last_of_epoch]:
+                _notify(observers, event, (epoch, len(losses)), view)
+    return LocalResult(_weighted_mean(losses, weights), len(losses), len(data))
+
+
+class PlainStep:
+    """One optimiser step on the mean loss of a batch; an empty batch is passed over.
+
+    Args:
+        loss_per_sample: logits and batch to (B,) losses.
+        optimizer: fresh for every `PlainStep`.
+        correction: what the strategy adds to the gradient.
+    """
+
+    def __init__(
+        self,
+        loss_per_sample: Loss,
+        optimizer: OptimizerSettings,
+        correction: Correction | None = None,
+    ) -> None:
+        self.loss_per_sample = loss_per_sample
+        self.optimizer = optimizer
+        self.correction = correction
+        self._bound: _Bound | None = None
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor | None:
+        """Return the mean loss before the step; None for an empty batch."""
+        if len(batch["patient_id"]) == 0:
+            return None
+        bound = self._bound
+        if bound is None or bound.model is not model:
+            bound = self._bound = _Bound(model, self.optimizer, self.correction)
+        loss = self.loss_per_sample(model(batch), batch).mean()
+        # materialize: a parameter that the batch does not reach has gradient 0.
+        gradients = torch.autograd.grad(loss, bound.parameters, materialize_grads=True)
+        if bound.correct is not None:
+            gradients = bound.correct(gradients)
+        bound.optimizer.step(gradients)
+        return loss.detach()
+
+
+class _Bound:
+    """The parts of a plain step that belong to one model."""
+
+    def __init__(
+        self, model: nn.Module, settings: OptimizerSettings, correction: Correction | None
+    ) -> None:
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.model = model
+        self.parameters = list(named.values())
+        self.optimizer = Optimizer(settings, self.parameters)
+        self.correct = None if correction is None else _corrector(correction, named)
+
+
+def _corrector(correction: Correction, named: Parameters) -> Correct:
+    """Return the function that adds `correction` to the gradients of `named`.
+
+    It makes new tensors: autograd may return one gradient for two parameters.
+    """
+    vector = correction.anchor if isinstance(correction, Pull) else correction.by
+    given = correction.shared.unflatten(vector)
+    terms = [
+        (parameter.detach(), given[name].to(parameter) if name in given else None)
+        for name, parameter in named.items()
+    ]
+
+    def correct(gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(
+            gradient if term is None else _corrected(gradient, parameter, term)
+            for gradient, (parameter, term) in zip(gradients, terms, strict=True)
+        )
+
+    def _corrected(gradient: Tensor, parameter: Tensor, term: Tensor) -> Tensor:
+        if isinstance(correction, Pull):
+            return gradient.add(parameter - term, alpha=correction.strength)
+        return gradient + term
+
+    return correct
+
+
+def _read_only(model: nn.Module) -> Parameters:
+    return MappingProxyType({name: p.detach() for name, p in model.named_parameters()})
+
+
+def _notify(
+    observers: Sequence[Observer],
+    event: Literal["step", "epoch"],
+    moment: tuple[int, int],
+    view: Parameters,
+) -> None:
+    before = sum(tensor._version for tensor in view.values())
+    for observer in observers:
+        observer(event, *moment, view)
+    if sum(tensor._version for tensor in view.values()) != before:
+        raise RuntimeError("an observer wrote to the parameters; it may only look at them")
+
+
+def _weighted_mean(losses: Sequence[Tensor], weights: Sequence[int]) -> float:
+    if not sum(weights):
+        return float("nan")
+    # One transfer at the end: reading each loss would make a GPU wait at every step.
+    values = torch.stack(list(losses)).double().cpu()
+    weight = torch.tensor(weights, dtype=torch.float64)
+    return float((values * weight).sum() / weight.sum())
