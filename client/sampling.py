@@ -54,7 +54,7 @@ class ShuffleSampler:
         total = self.steps if self.epochs is None else self.epochs * batches_per_epoch
         assert total is not None, "checked in the constructor"
         for epoch in range(-(-total // batches_per_epoch)):
-            order = torch.randperm(num_patients, generator=rng).split(self.batch_size)
-            remaining = total - epoch * batches_per_epoch
-            for number, indices in enumerate(order[:remaining], start=1):
+            order = torch.randperm(num_patients, generator=rng)
+            batches = torch.split(order, self.batch_size)[: total - epoch * batches_per_epoch]
+            for number, indices in enumerate(batches, start=1):
                 yield IndexBatch(indices, epoch, number == batches_per_epoch)

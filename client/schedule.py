@@ -1,13 +1,12 @@
 """The steps of many sites at once, as one padded index per step.
 
-Each site draws its own batches from its own generator, exactly as when it is trained alone. The
-sites are put in order of falling number of steps, so that those still busy at step t are the
-first k of them, and the rows of all sites lie end to end, so that a step's data are one gather.
+The sites come in the order of falling number of steps, so that those still busy at a step are the
+first K of them; the rows of all sites lie end to end, so that a step's data are one gather.
 
-Shapes: S sites, k busy sites, B rows of the largest batch of the step.
+Shapes: S sites, K busy sites, B rows of the largest batch of the step, M batches of all sites.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,114 +20,111 @@ from fedward.common.task import Batch, PatientDataset
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, repr=False)
-class StackedBatch:
-    """The rows of one step of the first k sites.
-
-    Args:
-        rows: the batch of every site, one after the other: (k * B, ...).
-        weight_kB: 1 / (rows of the site's batch), and 0 on padding.
-        num_rows_k: rows of each site's batch, as float64.
-    """
-
-    rows: Batch
-    weight_kB: Tensor
-    num_rows_k: Tensor
-
-
-@dataclass(frozen=True, repr=False)
-class Schedule:
-    """All steps of a round of S sites.
-
-    Args:
-        order: (S,) position of each scheduled site among the given ones.
-        num_steps: (S,) steps of each, falling.
-        rows: the rows of all sites, end to end.
-    """
-
-    order: Ints
-    num_steps: Ints
-    rows: Mapping[str, Tensor]
-    _index: Tensor
-    _weight: Tensor
-    _num_rows: Tensor
-    _shapes: Sequence[tuple[int, int]]
-
-    def __iter__(self) -> Iterator[StackedBatch]:
-        """Yield the steps."""
-        padded = real = 0
-        for k, size in self._shapes:
-            index = self._index[padded : padded + k * size]
-            yield StackedBatch(
-                {key: column.index_select(0, index) for key, column in self.rows.items()},
-                self._weight[padded : padded + k * size].view(k, size),
-                self._num_rows[real : real + k],
-            )
-            padded += k * size
-            real += k
-
-
-def make_schedule(
-    datasets: Sequence[PatientDataset], sampler: Sampler, rngs: Sequence[torch.Generator]
-) -> Schedule:
-    """Return the steps of all sites.
-
-    Args:
-        datasets: of each site, with the same keys, on one device.
-        sampler: draws each site's batches. Batches without rows are dropped, as `PlainStep` does.
-        rngs: of each site.
-    """
-    drawn = [_row_batches(data, sampler, rng) for data, rng in zip(datasets, rngs, strict=True)]
-    num_steps = np.array([len(batches) for batches in drawn], dtype=np.int64)
-    order = np.argsort(-num_steps, kind="stable")
-    # Of each batch, site after site: its step, its site's rank, and its number of rows.
-    step = np.concatenate([np.arange(len(drawn[site])) for site in order])
-    rank = np.repeat(np.arange(len(order)), num_steps[order])
-    batches = [batch for site in order for batch in drawn[site]]
-    length = np.array([len(batch) for batch in batches], dtype=np.int64)
-    k_T = np.bincount(step)
-    size_T = np.zeros_like(k_T)
-    np.maximum.at(size_T, step, length)
-
-    offsets = _offsets(datasets)
-    first_site_row = np.repeat(offsets[order], num_steps[order])
-    start = np.concatenate([[0], np.cumsum(k_T * size_T)])[step] + rank * size_T[step]
-    rows = _cat(batches) + np.repeat(first_site_row, length)
-    place = np.repeat(start, length) + _ramps(length)
-    # Padding repeats a row of the batch itself: it cannot bring in a value that is not finite.
-    by_step = np.lexsort((rank, step))
-    index = np.repeat(rows[(np.cumsum(length) - length)[by_step]], size_T[step[by_step]])
-    index[place] = rows
-    weight = np.zeros(len(index), dtype=np.float32)
-    weight[place] = np.repeat(1 / length, length)
-    device = datasets[0].rows["patient_id"].device
-    return Schedule(
-        order=order,
-        num_steps=num_steps[order],
-        rows={key: torch.cat([d.rows[key] for d in datasets]) for key in datasets[0].rows},
-        _index=torch.from_numpy(index).to(device),
-        _weight=torch.from_numpy(weight).to(device),
-        _num_rows=torch.from_numpy(length[by_step].astype(np.float64)).to(device),
-        _shapes=list(zip(k_T.tolist(), size_T.tolist(), strict=True)),
-    )
-
-
-def _row_batches(data: PatientDataset, sampler: Sampler, rng: torch.Generator) -> list[Tensor]:
+def draw(data: PatientDataset, sampler: Sampler, rng: torch.Generator) -> list[Tensor]:
+    """Return the rows of each of a site's steps; batches without rows are no step."""
     batches = [data.row_index(batch.indices) for batch in sampler(len(data), rng)]
     return [batch for batch in batches if len(batch)]
 
 
-def _offsets(datasets: Sequence[PatientDataset]) -> Ints:
-    """Return (S,) where the rows of each site start when all lie end to end."""
-    lengths = [len(data.rows["patient_id"]) for data in datasets]
-    return np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+@dataclass(frozen=True, repr=False)
+class StackedBatch:
+    """The rows of one step of the first K sites.
+
+    Args:
+        rows: the batch of every site, one after the other: (K * B, ...).
+        weight_KB: 1 / (rows of the site's batch), and 0 on padding.
+        num_rows_K: rows of each site's batch, as float64.
+    """
+
+    rows: Batch
+    weight_KB: Tensor
+    num_rows_K: Tensor
 
 
-def _cat(batches: Sequence[Tensor]) -> Ints:
-    return torch.cat(list(batches)).numpy() if batches else np.zeros(0, dtype=np.int64)
+class Schedule:
+    """All steps of S sites.
+
+    Args:
+        datasets: of each site, with the same keys, on one device.
+        batches: what `draw` returned for each site; in falling order of their number.
+    """
+
+    def __init__(
+        self, datasets: Sequence[PatientDataset], batches: Sequence[Sequence[Tensor]]
+    ) -> None:
+        plan = _Plan(batches)
+        keys = datasets[0].rows
+        device = datasets[0].rows["patient_id"].device
+        self._rows = {key: torch.cat([data.rows[key] for data in datasets]) for key in keys}
+        offset_S = _starts(np.array([len(data.rows["patient_id"]) for data in datasets]))
+        self._index = torch.from_numpy(plan.index(offset_S)).to(device)
+        self._weight = torch.from_numpy(plan.weight()).to(device)
+        self._num_rows = torch.from_numpy(plan.num_rows_by_step()).to(device)
+        self._shapes = plan.shapes()
+
+    def __iter__(self) -> Iterator[StackedBatch]:
+        """Yield the steps."""
+        place = batch = 0
+        for k, size in self._shapes:
+            here = slice(place, place + k * size)
+            index = self._index[here]
+            yield StackedBatch(
+                {key: column.index_select(0, index) for key, column in self._rows.items()},
+                self._weight[here].view(k, size),
+                self._num_rows[batch : batch + k],
+            )
+            place += k * size
+            batch += k
+
+
+class _Plan:
+    """Where each row of each batch goes. All loops over batches are numpy's."""
+
+    def __init__(self, batches: Sequence[Sequence[Tensor]]) -> None:
+        num_steps_S = [len(of_site) for of_site in batches]
+        flat = [batch for of_site in batches for batch in of_site]
+        self.site_M: Ints = np.repeat(np.arange(len(batches)), num_steps_S)
+        self.step_M = _ramps(np.array(num_steps_S))
+        self.length_M: Ints = np.array([len(batch) for batch in flat], dtype=np.int64)
+        self.rows: Ints = torch.cat(flat).numpy() if flat else np.zeros(0, dtype=np.int64)
+        self.num_busy_T: Ints = np.bincount(self.step_M)
+        self.size_T: Ints = np.zeros_like(self.num_busy_T)
+        np.maximum.at(self.size_T, self.step_M, self.length_M)
+        width_M = self.size_T[self.step_M]
+        start_M = _starts(self.num_busy_T * self.size_T)[self.step_M] + self.site_M * width_M
+        self.place: Ints = np.repeat(start_M, self.length_M) + _ramps(self.length_M)
+        self.by_step_M: Ints = np.argsort(self.step_M, kind="stable")
+
+    def index(self, offset_S: Ints) -> Ints:
+        """Return the rows of step 0, then of step 1 ..., each (K, B), flat."""
+        rows = self.rows + np.repeat(offset_S[self.site_M], self.length_M)
+        # Padding repeats a row of the batch itself, so it brings in nothing that is not finite.
+        first_M = rows[_starts(self.length_M)] if len(rows) else rows
+        index = np.repeat(first_M[self.by_step_M], self.size_T[self.step_M[self.by_step_M]])
+        index[self.place] = rows
+        return index
+
+    def weight(self) -> npt.NDArray[np.float32]:
+        """Return 1 / (rows of the batch) for each place, 0 for padding."""
+        weight = np.zeros(int((self.num_busy_T * self.size_T).sum()), dtype=np.float32)
+        weight[self.place] = np.repeat(1 / self.length_M, self.length_M)
+        return weight
+
+    def num_rows_by_step(self) -> npt.NDArray[np.float64]:
+        """Return the rows of the batches of step 0, then of step 1 ..."""
+        return self.length_M[self.by_step_M].astype(np.float64)
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Return (K, B) of each step."""
+        return list(zip(self.num_busy_T.tolist(), self.size_T.tolist(), strict=True))
+
+
+def _starts(lengths: Ints) -> Ints:
+    """Return where each piece starts when all lie end to end."""
+    return np.asarray(np.cumsum(lengths) - lengths, dtype=np.int64)
 
 
 def _ramps(lengths: Ints) -> Ints:
     """Return 0 .. n - 1 for each n of `lengths`, one after the other."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    lengths = lengths.astype(np.int64)
+    return np.arange(lengths.sum()) - np.repeat(_starts(lengths), lengths)

@@ -6,7 +6,8 @@ FedwardError                70  a bug, if nothing below fits
  │    └── NoPatientsError    3  nothing left to train or test on
  ├── NetworkError            4  no connection, or a connection that is not trusted
  ├── QuorumLostError         5  too few sites answered, too often
- └── BudgetSpentError        6  a site's privacy budget ends the run
+ ├── BudgetSpentError        6  a site's privacy budget ends the run
+ └── StorageError            7  a file cannot be written or read back
 
 Messages say where, what and what next. They never hold a patient's value: only column, count, rule.
 """

@@ -6,13 +6,14 @@ bytes, which costs 90 us per array even where both ends share one process.
 `tests/common/test_flower.py` fails loudly when flwr changes any of it.
 """
 
+from collections.abc import Mapping
 from io import BytesIO
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import Array, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedward.common.vectors import vector_hash
@@ -53,6 +54,33 @@ class LazyArray(Array):
 
     def __reduce__(self) -> tuple[type["LazyArray"], tuple[npt.NDArray[Any]]]:
         return LazyArray, (self.values,)
+
+
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def fill(record: Record, values: Mapping[str, Any]) -> Record:
+    """Put values that need no check into a new record; Flower's check costs 5 us per value."""
+    record.__dict__["_data"].update(values)
+    return record
+
+
+class Records(RecordDict):
+    """A `RecordDict` whose views by kind are plain dicts; Flower's cost 20 us at every look."""
+
+    def __init__(self, records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> None:
+        super().__init__()
+        self.__dict__["_data"].update(records)
+
+    @property
+    def array_records(self) -> dict[str, ArrayRecord]:  # type: ignore[override]
+        """The ArrayRecords by name."""
+        return {k: record for k, record in self.items() if isinstance(record, ArrayRecord)}
+
+    @property
+    def metric_records(self) -> dict[str, MetricRecord]:  # type: ignore[override]
+        """The MetricRecords by name."""
+        return {k: record for k, record in self.items() if isinstance(record, MetricRecord)}
 
 
 def view(array: Array) -> npt.NDArray[Any]:

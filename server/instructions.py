@@ -9,7 +9,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedward.common.flower import array_hash, num_bytes
+from fedward.common.flower import Records, array_hash, num_bytes
 from fedward.common.records import PARAMETERS, Binding, array_record
 from fedward.common.task import Statistics
 from fedward.server.validation import Sent
@@ -31,7 +31,8 @@ def bind(
     A strategy gives all its messages one shared RecordDict; each gets its own here.
     """
     content = message.content
-    arrays: ArrayRecord = content.array_records["arrays"]
+    arrays = content["arrays"]
+    assert isinstance(arrays, ArrayRecord)
     site = sites[message.metadata.dst_node_id]
     binding = Binding(
         run_key=plan.run_key,
@@ -40,18 +41,12 @@ def bind(
         model_hash=array_hash(arrays[PARAMETERS]),
         manifest_hash=plan.manifest_hash,
     )
-    records = RecordDict(
-        {
-            "arrays": arrays,
-            "config": content.config_records["config"],
-            "binding": binding.to_record(),
-        }
-    )
+    records = {"arrays": arrays, "config": content["config"], "binding": binding.to_record()}
     size = sum(num_bytes(array) for array in arrays.values())
     if statistics is not None:
         records["statistics"] = array_record({"sums": statistics})
         size += statistics.nbytes
-    message.content = records
+    message.content = Records(records)
     training = loss_name == "train_loss"
     bound = plan.cohort_bounds[site]
     return message, Sent(site, binding, arrays, bound, training, size)

@@ -4,7 +4,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedward.common.errors import QuorumLostError
@@ -44,5 +44,7 @@ def collect_statistics(
         raise QuorumLostError(f"too few sites sent preprocessing statistics ({reasons})")
     total = np.zeros(plan.statistics_size)
     for reply in accepted:
-        total += view(reply.message.content.array_records["arrays"]["sums"])
+        arrays = reply.message.content["arrays"]
+        assert isinstance(arrays, ArrayRecord)
+        total += view(arrays["sums"])
     return total, refused

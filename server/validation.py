@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
-from fedward.common.flower import num_bytes, view
+from fedward.common.flower import Records, num_bytes, view
 from fedward.common.records import Binding, same_form
 
 MAX_REPORT_BYTES = 1_000_000
@@ -95,37 +95,33 @@ def check_replies(
 def _checked(sent: Sent, reply: Message, loss_name: str) -> Accepted:
     """Return the reply's parts; raise `_BadReplyError` with the reason otherwise."""
     content = reply.content
-    _check_receipt(sent.binding, content)
-    metrics = content.metric_records.get("metrics")
-    if metrics is None or set(metrics) != {"num-examples", loss_name}:
+    _check_receipt(sent.binding, content.get("receipt"))
+    wanted = {"metrics", "receipt", "report"} | ({"arrays"} if sent.answers_with_arrays else set())
+    if set(content.keys()) != wanted:
+        raise _BadReplyError(f"has records {sorted(content)}, expected {sorted(wanted)}")
+    metrics = content["metrics"]
+    if not isinstance(metrics, MetricRecord) or set(metrics.keys()) != {"num-examples", loss_name}:
         raise _BadReplyError(f"metrics must be exactly num-examples and {loss_name}")
     num_examples = _num_examples(metrics["num-examples"], sent.cohort_bound)
     loss = metrics[loss_name]
     if not isinstance(loss, float) or not math.isfinite(loss):
         raise _BadReplyError(f"{loss_name} is not a finite number")
-    cleaned = RecordDict({"metrics": MetricRecord({"num-examples": num_examples, loss_name: loss})})
-    size = 0
-    if sent.answers_with_arrays:
-        arrays = content.array_records.get("arrays")
-        _check_arrays(sent.arrays, arrays, len(content.array_records))
-        assert arrays is not None
-        cleaned["arrays"] = arrays
-        size = sum(num_bytes(array) for array in arrays.values())
-    elif content.array_records:
-        raise _BadReplyError("arrays in a reply that must hold figures only")
-    report = _report(content)
-    reply.content = cleaned
+    size = _check_arrays(sent.arrays, content["arrays"]) if sent.answers_with_arrays else 0
+    report = _report(content["report"])
+    kept = {key: content[key] for key in ("arrays", "metrics") if key in wanted}
+    reply.content = Records(kept)
     return Accepted(sent.site, reply, num_examples, loss, size, report)
 
 
-def _check_receipt(expected: Binding, content: RecordDict) -> None:
-    record = content.config_records.get("receipt")
-    try:
-        receipt = Binding.from_record(record) if record is not None else None
-    except (KeyError, TypeError) as error:
-        raise _BadReplyError(f"receipt is malformed: {error}") from error
-    if receipt is None:
+def _check_receipt(expected: Binding, record: object) -> None:
+    if record is None:
         raise _BadReplyError("receipt is missing")
+    try:
+        receipt = Binding.from_record(record)
+    except ValueError as error:
+        raise _BadReplyError(f"receipt is malformed: {error}") from error
+    if receipt == expected:
+        return
     for name, text in (
         ("run_key", "belongs to another run"),
         ("round_number", f"answers another round than {expected.round_number}"),
@@ -142,15 +138,16 @@ def _num_examples(value: object, cohort_bound: int) -> int:
         raise _BadReplyError("num-examples is not an integer")
     if not 0 < value <= cohort_bound:
         raise _BadReplyError(
-            f"num-examples {value} is not in 1..{cohort_bound} (registered cohort)"
+            f"num-examples {value} is not in 1..{cohort_bound}, the registered cohort"
         )
     return value
 
 
-def _check_arrays(expected: ArrayRecord, arrays: ArrayRecord | None, num_records: int) -> None:
-    if arrays is None or num_records != 1:
-        raise _BadReplyError("must hold exactly one ArrayRecord, named 'arrays'")
-    if set(arrays) != set(expected):
+def _check_arrays(expected: ArrayRecord, arrays: object) -> int:
+    """Return the size of the arrays in bytes."""
+    if not isinstance(arrays, ArrayRecord):
+        raise _BadReplyError("arrays is not an ArrayRecord")
+    if arrays.keys() != expected.keys():
         raise _BadReplyError(f"has arrays {sorted(arrays)}, expected {sorted(expected)}")
     for key, wanted in expected.items():
         array = arrays[key]
@@ -168,11 +165,11 @@ def _check_arrays(expected: ArrayRecord, arrays: ArrayRecord | None, num_records
             raise _BadReplyError(f"{key} holds {values.dtype} {values.shape} behind its header")
         if not np.isfinite(values).all():
             raise _BadReplyError(f"{key} holds NaN or infinite values")
+    return sum(num_bytes(array) for array in arrays.values())
 
 
-def _report(content: RecordDict) -> Mapping[str, Any]:
-    record = content.config_records.get("report")
-    text = record.get("json") if record is not None else "{}"
+def _report(record: object) -> Mapping[str, Any]:
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
     if not isinstance(text, str) or len(text) > MAX_REPORT_BYTES:
         raise _BadReplyError("report is not text, or too long")
     try:

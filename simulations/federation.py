@@ -5,16 +5,21 @@ tensor, so that every site trains alone; the baseline `pooled` has one site that
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
-from fedward.client.app import make_client_app
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
 from fedward.client.site import Site
+from fedward.client.stacked_trainer import can_stack, make_trainer
 from fedward.client.store import SiteStore
-from fedward.client.trainer import LocalTrainer
+from fedward.client.trainer import LocalTrainer, TrainerSettings
 from fedward.common.config.run import RunConfig, SamplingConfig, StrategyConfig
+from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.parameters import ParameterSet, shared_set
 from fedward.common.randomness import seed_for, seeded_global_torch
 from fedward.common.records import PARAMETERS
@@ -27,11 +32,10 @@ from fedward.server.rounds import Outcome, Plan, RoundLoop, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
-from fedward.simulations.worker import SiteWorker
+from fedward.simulations.worker import SiteWorker, app_worker
 
 Kind = Literal["federated", "local", "pooled"]
 POOLED = "pooled"
-__all__ = ["Federation", "Kind", "build_worker"]
 
 
 @dataclass(frozen=True)
@@ -115,27 +119,12 @@ class Federation:
 def build_worker(federation: Federation) -> SiteWorker:
     """Return a worker that can stand for any site of the federation."""
     store = SiteStore(federation.store)
-    sites = {name: _site(federation, name, store) for name in federation.nodes}
     model = federation.new_model()
     settings = TrainerSettings(federation.config.local, federation.seed, federation.run_key)
-    vectorised = federation.config.engine.vectorised == "auto"
-    trainer = make_trainer(
-        federation.task, model, federation.shared_of(model), settings, stacked=vectorised
-    )
-
-    def site_of(context: Context) -> Site:
-        return sites[str(context.node_config["site"])]
-
-    def prefill(pairs: Sequence[tuple[Message, Context]]) -> None:
-        jobs = [
-            (site_of(context), read_instruction(message))
-            for message, context in pairs
-            if message.metadata.message_type == MessageType.TRAIN
-        ]
-        trainer.prefill(jobs)
-
-    nodes = {node: name for name, node in federation.nodes.items()}
-    return SiteWorker(make_client_app(site_of, trainer), nodes, prefill=prefill)
+    make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
+    trainer = make(federation.task, model, federation.shared_of(model), settings)
+    sites = {node: _site(federation, name, store) for name, node in federation.nodes.items()}
+    return app_worker(trainer, sites)
 
 
 def run_federation(
@@ -224,3 +213,22 @@ def _site(federation: Federation, name: str, store: SiteStore) -> Site:
 
 def _no_sums(name: str) -> Statistics:
     raise SiteDataError(f"{name} has no statistics of its own")
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write all tensors of `model` to a `.safetensors` file."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Overwrite the tensors of `model` with those of a `.safetensors` file.
+
+    Raises:
+        ConfigError: there is no such file, or it belongs to another model.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"model.init: there is no file {path}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"model.init: {path} does not fit the model: {error}") from error

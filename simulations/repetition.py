@@ -40,6 +40,7 @@ def run_repetition(
         fold=repetition.fold,
         num_folds=repetition.num_folds,
     )
+    config = repetition.configure(config)
     federation = Federation(config, "federated", split, base_dir, folder / "site-store.sqlite")
     display.start(_described(federation, repetition.label))
     audit = AuditLog(folder / "audit.jsonl")

@@ -4,10 +4,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedward.client.app import make_client_app
+from fedward.client.site import Site
+from fedward.client.trainer import Trainer
 from fedward.common.errors import FedwardError
+from fedward.common.records import read_instruction
 
 SITE_FAILED = 1
 Prefill = Callable[[Sequence[tuple[Message, Context]]], None]
@@ -50,6 +54,26 @@ class SiteWorker:
             return self._app(message, context)
         except Exception as error:  # noqa: BLE001 - one site's failure must not end the round
             return Message(Error(SITE_FAILED, describe(error)), reply_to=message)
+
+
+def app_worker(trainer: Trainer, sites: Mapping[int, Site]) -> SiteWorker:
+    """Return a worker whose sites, by node id, are served by one trainer."""
+    by_name = {site.site_id: site for site in sites.values()}
+
+    def site_of(context: Context) -> Site:
+        return by_name[str(context.node_config["site"])]
+
+    def prefill(pairs: Sequence[tuple[Message, Context]]) -> None:
+        trainer.prefill(
+            [
+                (site_of(context), read_instruction(message))
+                for message, context in pairs
+                if message.metadata.message_type == MessageType.TRAIN
+            ]
+        )
+
+    names = {node: site.site_id for node, site in sites.items()}
+    return SiteWorker(make_client_app(site_of, trainer), names, prefill=prefill)
 
 
 def describe(error: Exception) -> str:

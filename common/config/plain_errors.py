@@ -19,9 +19,19 @@ from fedward.common.registry import did_you_mean
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Problem, ...]:
-    """Return the problems in `error`, which came from validating against `model`."""
-    problems = (_explain_one(dict(detail), model) for detail in error.errors())
-    return tuple(dict.fromkeys(problems))  # A union reports each of its members: keep one.
+    """Return the problems in `error`, which came from validating against `model`.
+
+    A required key that is misspelled is one problem, not an unknown key and a missing one.
+    """
+    problems = [_explain_one(dict(detail), model) for detail in error.errors()]
+    meant = {
+        (*one.path[:-1], key)
+        for one in problems
+        for key in _keys(_walk(model, one.path[:-1])[1].bare)
+        if one.text.endswith(f"did you mean {key!r}?")
+    }
+    kept = (one for one in problems if one.path not in meant or "missing" not in one.text)
+    return tuple(dict.fromkeys(kept))  # A union reports each of its members: keep one.
 
 
 def spell(path: KeyPath) -> str:

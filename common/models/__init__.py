@@ -19,7 +19,7 @@ from fedward.common.models.mlp import MLP
 from fedward.common.models.options import checked_options
 from fedward.common.registry import Registry
 
-__all__ = ["CNN", "FTTransformer", "FieldLayout", "LogisticRegression", "MLP", "build", "models"]
+__all__ = ["CNN", "MLP", "FTTransformer", "FieldLayout", "LogisticRegression", "build", "models"]
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 models.register("logistic-regression")(LogisticRegression)

@@ -15,15 +15,17 @@ class CNN(nn.Module):
     parameters.
 
     Args:
+        layout: not used; every model is built alike.
+        num_classes: C.
         in_channels: of `batch["image"]`.
         image_size_px: height and width of `batch["image"]`, at least 4.
         channels: of the first convolution; the second has twice as many.
         hidden: width of the first linear layer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model's own keys are its parameters
         self,
-        layout: FieldLayout | None,  # noqa: ARG002 - every model is built alike; images have none
+        layout: FieldLayout | None,
         num_classes: int,
         *,
         in_channels: PositiveInt = 3,

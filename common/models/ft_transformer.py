@@ -37,7 +37,7 @@ class FTTransformer(nn.Module):
         ff_factor: hidden width of the feed-forward part over `d_token`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model's own keys are its parameters
         self,
         layout: FieldLayout,
         num_classes: int,

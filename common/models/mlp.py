@@ -1,6 +1,7 @@
 """A multilayer perceptron over all columns of the table."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import gcd
 from typing import Annotated, Literal
 
@@ -32,7 +33,7 @@ class MLP(nn.Module):
         activation: after each hidden layer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model's own keys are its parameters
         self,
         layout: FieldLayout,
         num_classes: int,
@@ -45,7 +46,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [num_columns(layout), *hidden]
         layers: list[nn.Module] = []
-        for width_in, width in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width in pairwise(widths):
             layers.append(nn.Linear(width_in, width))
             if norm != "none":
                 layers.append(_normalisation(norm, width))

@@ -54,4 +54,3 @@ def _checked(where: str, value: Any, annotation: Any) -> Any:
         first = error.errors()[0]
         place = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
         raise ConfigError(f"{where}{place}: {first['msg']}, got {value!r}") from None
-

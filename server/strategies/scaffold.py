@@ -55,7 +55,7 @@ class Scaffold(FedAvg):
             return None, None
         assert self.control is not None
         assert self.sent is not None
-        changes_SD = np.stack([m.content.array_records["arrays"][CONTROL].numpy() for m in replies])
+        changes_SD = np.stack([m.content["arrays"][CONTROL].numpy() for m in replies])
         for message in replies:
             message.content = _without_control(message.content)
         arrays, metrics = super().aggregate_train(server_round, replies)
@@ -70,7 +70,7 @@ class Scaffold(FedAvg):
 def _without_control(content: RecordDict) -> RecordDict:
     arrays: dict[str, Array] = {
         key: array
-        for key, array in content.array_records["arrays"].items()
+        for key, array in content["arrays"].items()
         if not key.startswith("control.")
     }
     return RecordDict({"arrays": record_of(arrays), "metrics": content["metrics"]})

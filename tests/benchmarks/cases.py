@@ -1,18 +1,10 @@
-"""The benchmark's cases, and how each is run: as the plain loop, in process, or on Ray.
-
-    python -m tests.benchmarks.cases CASE ENGINE ROUNDS
-
-prints one JSON line with the seconds of each round, the losses, start-up and peak memory. Each
-run is a process of its own, so that none inherits another's imports.
-"""
+"""The benchmark's cases, and how each is run: as the plain loop, in process, or on Ray."""
 
 import gc
-import json
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 PROCESS_STARTED = time.time()
@@ -46,12 +38,18 @@ CASES = {
 SEED = 1
 
 
+@lru_cache(maxsize=None)
 def make_rows(case: Case, site: str) -> Mapping[str, Any]:
-    """Return the generated rows of one site: two (or ten) classes with a shift of its own."""
+    """Return the generated rows of one site, made before the clock runs.
+
+    The 100 sites of the CNN share eight tables, so that memory is the engine's, not the data's.
+    """
     import torch
 
     from fedward.common.randomness import torch_generator
 
+    if case.model == "cnn" and not site.startswith("table"):
+        return make_rows(case, f"table-{int(site.removeprefix('site-')) % 8}")
     rng = torch_generator(SEED, purpose="benchmark-rows", site=site)
     low, high = case.rows
     num_rows = int(torch.randint(low, high + 1, (1,), generator=rng))
@@ -113,3 +111,139 @@ def chosen_sites(case: Case, round_number: int) -> list[str]:
 
     sampling = SamplingConfig(num_sites=case.sites_per_round)
     return sample_sites(case.names, sampling, seed=SEED, round_number=round_number)
+
+
+def plain(case: Case, rounds: int) -> dict[str, Any]:
+    """Run the plain loop."""
+    import torch
+
+    from fedward.common.randomness import torch_generator
+    from tests.benchmarks.reference_loop import reference_loop
+
+    rules = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    chosen = [chosen_sites(case, number) for number in range(1, rounds + 1)]
+    needed = sorted({site for sites in chosen for site in sites})
+    _, losses, seconds = reference_loop(
+        build_model(case),
+        {site: make_rows(case, site) for site in needed},
+        chosen,
+        batch_size=case.batch_size,
+        make_optimizer=lambda parameters: rules[case.optimizer](parameters, lr=case.learning_rate),
+        generator_for=lambda site, number: torch_generator(
+            SEED, purpose="batches", site=site, round_number=number
+        ),
+    )
+    return {"losses": losses, "seconds": seconds}
+
+
+def build_worker(case: Case) -> Any:
+    """Return the worker of a case, with fedward's own trainer and client app."""
+    from fedward.client.site import Site
+    from fedward.client.stacked_trainer import make_trainer
+    from fedward.client.store import SiteStore
+    from fedward.client.trainer import TrainerSettings
+    from fedward.common.config.run import LocalConfig
+    from fedward.common.parameters import ParameterSet
+    from fedward.common.task import PatientDataset, SiteData
+    from fedward.simulations.worker import app_worker
+
+    if case.model == "no-op":
+        return no_op_worker(case)
+    model = build_model(case)
+    local = LocalConfig(
+        epochs=1,
+        batch_size=case.batch_size,
+        learning_rate=case.learning_rate,
+        optimizer=case.optimizer,  # type: ignore[arg-type] # one of the three
+    )
+    settings = TrainerSettings(local, SEED, "benchmark")
+    trainer = make_trainer(ClassifyTask(), model, ParameterSet.of(model), settings)
+
+    def read(site: str, statistics: Any) -> SiteData:
+        dataset = PatientDataset(make_rows(case, site))
+        return SiteData(dataset, dataset)
+
+    store = SiteStore(None)
+    sites = [Site(site, partial(read, site), lambda: None, store) for site in case.names]  # type: ignore[arg-type, return-value]
+    for site in sites:
+        site.data(None)
+    worker = app_worker(trainer, dict(enumerate(sites, start=1)))
+    gc.collect()
+    gc.freeze()
+    return worker
+
+
+def no_op_worker(case: Case) -> Any:
+    """Return a worker whose sites send back what they received."""
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+
+    from fedward.common.records import Update, read_instruction, reply_records
+    from fedward.simulations.worker import SiteWorker
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        instruction = read_instruction(message)
+        update = Update(1, 0.0, instruction.vectors)
+        records = reply_records(update, instruction.binding, loss_name="train_loss")
+        return Message(records, reply_to=message)
+
+    return SiteWorker(app, dict(enumerate(case.names, start=1)))
+
+
+def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
+    """Run the case through fedward's round loop on one of its engines."""
+    from fedward.common.config.run import EngineConfig, SamplingConfig
+    from fedward.simulations.engine import open_grid
+    from fedward.simulations.memory import PeakMemory
+
+    grid = open_grid(EngineConfig(name=engine, num_actors=2 if engine == "ray" else None))
+    try:
+        with PeakMemory() as memory:
+            from fedward.client.stacked_trainer import can_stack
+            from fedward.common.parameters import ParameterSet
+            from fedward.common.records import PARAMETERS
+            from fedward.server.checkpoint import Progress
+            from fedward.server.rounds import Plan, RoundLoop
+            from fedward.server.strategies import build_strategy
+
+            model = build_model(case)
+            shared = ParameterSet.of(model)
+            nodes = {site: node for node, site in enumerate(case.names, start=1)}
+            grid.prepare(
+                partial(build_worker, case), list(nodes.values()), stacked=can_stack(model)
+            )
+            ready = time.time() - PROCESS_STARTED
+            losses: list[float] = []
+            plan = Plan(
+                run_key="benchmark",
+                seed=SEED,
+                num_rounds=rounds,
+                nodes=nodes,
+                cohort_bounds=dict.fromkeys(nodes, case.rows[1]),
+                manifest_hash=shared.manifest_hash,
+                sampling=SamplingConfig(num_sites=case.sites_per_round),
+                evaluate_every=0,
+                evaluation_sites=case.names[:2],
+            )
+            loop = RoundLoop(
+                grid,
+                build_strategy("fedavg", {}, num_sites=len(nodes)),
+                plan,
+                on_round=lambda report: losses.append(report.train_loss or 0.0),
+            )
+            gc.collect()
+            gc.freeze()
+            start = Progress(0, {PARAMETERS: shared.flatten(model.state_dict())})
+            outcome = loop.run(start)
+            memory.sample()
+    finally:
+        grid.close()
+    return {
+        "losses": losses,
+        "seconds": outcome.round_seconds,
+        "ready_s": ready,
+        "peak_bytes": memory.peak_bytes,
+    }

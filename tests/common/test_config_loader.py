@@ -272,5 +272,5 @@ def test_python_callers_give_a_dict_and_get_the_same_checks(write: Write) -> Non
         "local": {"epochs": 1, "batch_size": 16, "learning_rate": 0.001},
     }
     assert run_config_from_dict(values) == load_run_config(write()).config
-    with pytest.raises(ConfigError, match="^configuration: rouns: unknown key, did you mean"):
+    with pytest.raises(ConfigError, match=r"^configuration: rouns: unknown key, did you mean"):
         run_config_from_dict({**values, "rouns": 3})

@@ -4,7 +4,7 @@ from flwr.app import Error, Message
 
 from fedward.common.config.run import SamplingConfig, StopConfig
 from fedward.common.errors import QuorumLostError
-from fedward.common.records import PARAMETERS
+from fedward.common.records import PARAMETERS, read_binding
 from fedward.server.history import Entry
 from fedward.server.strategies import strategies
 from tests.server.toy import run_toy
@@ -59,7 +59,7 @@ def test_a_skipped_round_leaves_the_model_alone_and_the_run_recovers() -> None:
     rounds_seen: list[int] = []
 
     def fail_in_round_two(message: Message, reply: Message) -> Message:
-        round_number = int(message.content["binding"]["round"])
+        round_number = read_binding(message).round_number
         rounds_seen.append(round_number)
         return fail(message, reply) if round_number == 2 else reply
 

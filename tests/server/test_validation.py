@@ -1,13 +1,14 @@
 """Hostile and faulty replies, each alone beside three honest sites."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
-from fedward.common.records import PARAMETERS, array_record
+from fedward.common.records import PARAMETERS, Binding, array_record
 from tests.server.toy import Tampering, run_toy
 
 TARGETS = {"aachen": 1.0, "bern": 2.0, "cork": 3.0, "mallory": 100.0}
@@ -34,8 +35,8 @@ def with_metrics(**metrics: Any) -> Tampering:
 
 def with_receipt(**parts: Any) -> Tampering:
     def tamper(message: Message, reply: Message) -> Message:
-        named = {key.replace("_", "-"): value for key, value in parts.items()}
-        reply.content["receipt"] = ConfigRecord({**dict(reply.content["receipt"]), **named})
+        receipt = Binding.from_record(reply.content["receipt"])
+        reply.content["receipt"] = replace(receipt, **parts).to_record()
         return reply
 
     return tamper
@@ -88,9 +89,9 @@ BAD: dict[str, tuple[Tampering, str]] = {
         with_arrays(ArrayRecord({PARAMETERS: Array("float32", (3,), "numpy.ndarray", b"x")})),
         "cannot be read",
     ),
-    "no arrays": (without("arrays"), "exactly one ArrayRecord"),
+    "no arrays": (without("arrays"), "has records"),
     "no receipt": (without("receipt"), "receipt is missing"),
-    "no metrics": (without("metrics"), "metrics must be exactly"),
+    "no metrics": (without("metrics"), "has records"),
     "zero examples": (with_metrics(num_examples=0), r"not in 1\.\.20"),
     "negative examples": (with_metrics(num_examples=-5), r"not in 1\.\.20"),
     "more examples than patients": (with_metrics(num_examples=10**12), r"not in 1\.\.20"),
@@ -98,12 +99,12 @@ BAD: dict[str, tuple[Tampering, str]] = {
     "NaN examples": (with_metrics(num_examples=math.nan), "not an integer"),
     "NaN loss": (with_metrics(train_loss=math.nan), "not a finite number"),
     "a metric more": (with_metrics(extra=1.0), "metrics must be exactly"),
-    "a stale round": (with_receipt(round=0), "another round"),
+    "a stale round": (with_receipt(round_number=0), "another round"),
     "another nonce": (with_receipt(nonce="0" * 32), "nonce"),
     "another model": (with_receipt(model_hash="0" * 64), "another model"),
     "another run": (with_receipt(run_key="other"), "another run"),
     "another manifest": (with_receipt(manifest_hash="x"), "other shared tensors"),
-    "a round that is text": (with_receipt(round="1"), "malformed"),
+    "a round that is text": (with_receipt(round_number="1"), "malformed"),
     "a report that is no JSON": (with_report("{"), "not valid JSON"),
     "a NaN in the report": (with_report('{"metrics": {"auroc": {"value": NaN}}}'), "JSON"),
     "a report that is a list": (with_report("[]"), "not an object"),

@@ -1,0 +1,67 @@
+# `make` prints this list. Needs only Python 3.11+ and make: the first target that needs it creates
+# .venv from the lock file, and does so again only when a lock file or pyproject.toml changes.
+
+LOCK ?= requirements.lock
+DEV_LOCK := requirements-dev.lock
+VENV := .venv
+PY := $(VENV)/bin/python
+# Best tested first; `make run PYTHON=/path/to/python3.12` uses that one.
+PYTHON ?= python3.11 python3.12 python3.13 python3
+ARGS ?=
+
+RUN_STAMP := $(VENV)/.installed-$(notdir $(LOCK))
+DEV_STAMP := $(VENV)/.installed-$(DEV_LOCK)
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+# Nobody is told that this software runs; one thread per process, so that figures can be compared.
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+test test-all bench: export OMP_NUM_THREADS := 1
+test test-all bench: export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check bench
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+run: $(RUN_STAMP) ## the quickstart: five hospitals learn together (ARGS="CONFIG --set key=value")
+	$(PY) simulations/run.py $(ARGS)
+
+test: $(DEV_STAMP) ## all tests that are not slow (ARGS="tests/server -k quorum")
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: $(DEV_STAMP) ## all tests, the slow ones too
+	$(PY) -m pytest $(ARGS)
+
+check: $(DEV_STAMP) ## style, types and import rules
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(DEV_STAMP) ## the benchmarks: tables with ratios measured in one run
+	$(PY) -m tests.benchmarks $(ARGS)
+
+$(PY):
+	@for python in $(PYTHON); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  echo "creating $(VENV) with $$python"; \
+	  "$$python" -m venv --clear $(VENV) && exit 0; \
+	  rm -rf $(VENV); \
+	  echo "$$python cannot create a virtual environment (Debian: install python3-venv)" >&2; \
+	done; \
+	echo "fedward needs Python 3.11 or newer; none of these is: $(PYTHON)." >&2; \
+	echo "Install one, or name it: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+$(RUN_STAMP): $(LOCK) pyproject.toml | $(PY)
+	@echo "installing what $(LOCK) lists (about 2 GB; minutes the first time)"
+	$(PIP) install -r $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV_STAMP): $(DEV_LOCK) $(RUN_STAMP)
+	$(PIP) install -r $(DEV_LOCK)
+	@touch $@

@@ -1,0 +1,83 @@
+"""What the figures of a run do not say: sentences for the report and the model card."""
+
+from collections.abc import Sequence
+
+from fedward.server.report.record import RunRecord
+from fedward.server.report.verdict import Comparison
+
+
+def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
+    """Return one sentence or two on each thing that a reader could take for granted wrongly."""
+    said = [
+        "Each hospital's figures are those of the last round's model on its own held-out "
+        "patients; n is their number. Small n means wide intervals, not bad models.",
+        _on_repetition(run),
+    ]
+    if any(c.gain.value is not None for c in comparisons):
+        said.append(_on_differences(run, comparisons))
+    if run.federated.overall:
+        said.append(
+            "The mean over sites counts every hospital once, whatever its size, and takes these "
+            "hospitals as given. It does not say how the model does at another hospital."
+        )
+    if "pooled" in run.baselines:
+        said.append(
+            "Pooled training puts all patients in one place. It is a yardstick that only a "
+            "simulation has; it is not something that the hospitals could choose."
+        )
+    if {"f1", "sensitivity", "specificity", "accuracy"} & set(run.metric_names):
+        said.append(
+            "F1, sensitivity, specificity and accuracy take a probability of 0.5 and above as "
+            "positive. No threshold was chosen for use in a clinic."
+        )
+    if "ece" in run.metric_names:
+        said.append(
+            "The calibration error of even a perfect model is above 0 by chance, the more so the "
+            "fewer patients; the lower end of its interval allows for that."
+        )
+    said += [privacy(run), "fedward is research software. The model is not a medical device."]
+    return said
+
+
+def privacy(run: RunRecord) -> str:
+    """Return what the run's summary says about privacy, and no more."""
+    spent = [s.epsilon for s in run.federated.sites.values() if s.epsilon is not None]
+    if spent:
+        return (
+            f"Sites accounted for differential privacy up to epsilon {max(spent):.2f} "
+            "(unit, delta and composition are in the sites' ledgers)."
+        )
+    return (
+        "Privacy: none is claimed. Patients' rows stayed at their sites, but updates and figures "
+        "went to the coordinator without differential privacy, and an update can reveal "
+        "something about the patients behind it."
+    )
+
+
+def _on_repetition(run: RunRecord) -> str:
+    count = len(run.repeats)
+    if count < 2:
+        return (
+            "This is one run with one seed and one split. The intervals cover chance among the "
+            "test patients; they do not cover another seed, another split or another year."
+        )
+    return (
+        f"Means and intervals are over {count} repetitions on the same patients. They cover the "
+        "choice of seed and split, not new patients; as the repetitions share training patients, "
+        "they are somewhat too narrow (Nadeau and Bengio 2003)."
+    )
+
+
+def _on_differences(run: RunRecord, comparisons: Sequence[Comparison]) -> str:
+    how = (
+        "A gain's interval takes the two models' figures as independent. They were tested on the "
+        "same patients, so the true interval is narrower: a clear gain is clear, and 'no clear "
+        "difference' does not mean 'no difference'."
+        if len(run.repeats) < 2
+        else "A gain's interval is paired: both models have the same patients in each repetition."
+    )
+    judged = sum(c.answer != "unknown" for c in comparisons)
+    if judged < 5:
+        return how
+    chance = (1 - 0.95) * judged
+    return f"{how} With {judged:,} hospitals, chance alone may make up to {chance:.0f} look clear."

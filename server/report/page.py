@@ -1,0 +1,235 @@
+"""Builds `report.html`: one file that opens offline, and lets no text of a site become code.
+
+The template escapes every value; scripts run only when their hash is in the page's content
+security policy, which also forbids any request.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
+
+from fedward.common.metrics import LOWER_IS_BETTER
+from fedward.common.task import Metric
+from fedward.server.report import wording
+from fedward.server.report.caveats import caveats
+from fedward.server.report.charts import Chart
+from fedward.server.report.charts_rounds import (
+    learning_charts,
+    participation_chart,
+    time_chart,
+    traffic_chart,
+)
+from fedward.server.report.charts_sites import arms_chart, calibration_chart
+from fedward.server.report.palette import ARMS
+from fedward.server.report.record import RunRecord, read_run
+from fedward.server.report.series import Rounds, read_rounds
+from fedward.server.report.verdict import (
+    WORDS,
+    Comparison,
+    compare_mean,
+    compare_sites,
+    headline,
+)
+
+MAX_SHOWN_SITES = 30
+MAX_EXTREMES = 5
+MAX_REASONS = 200
+MAX_CONFIG_CHARS = 100_000
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """Figures without a value, and at how many sites for what reason."""
+
+    metrics: str
+    reason: str
+    num_sites: int
+    sites: list[str]
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write `report.html` into `run_dir` from what else is there, and return its path.
+
+    Raises:
+        FedwardError: `summary.json` is missing, or a file is not what it should be.
+    """
+    run = read_run(run_dir)
+    rounds = read_rounds(run_dir, list(run.federated.sites))
+    path = run_dir / "report.html"
+    path.write_text(render(run, rounds), encoding="utf-8")
+    return path
+
+
+def render(run: RunRecord, rounds: Rounds) -> str:
+    """Return the whole page."""
+    environment = Environment(
+        loader=PackageLoader("fedward.server.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(wording=wording, words=WORDS, arms=ARMS)
+    charts = _charts(run, rounds)
+    scripts = [get_plotlyjs(), _asset("report.js")]
+    data = _json({chart.key: chart.spec for chart in chain.from_iterable(charts.values())})
+    return environment.get_template(
+        "report.jinja"
+    ).render(
+        run=run,
+        rounds=rounds,
+        charts=charts,
+        css=Markup(_asset("report.css")),  # noqa: S704 - our own file
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly.js and our own
+        policy=_policy(scripts),
+        data=Markup(data),  # noqa: S704 - JSON without '<'
+        **_answers(run),
+        facts=_facts(run),
+        totals=_totals(run, rounds),
+        refused=run.refused[:MAX_REASONS],
+        undefined=_undefined(run),
+        config=run.config_text[:MAX_CONFIG_CHARS],
+        config_is_cut=len(run.config_text) > MAX_CONFIG_CHARS,
+    )
+
+
+def _answers(run: RunRecord) -> dict[str, Any]:
+    """Return what the first section says."""
+    metric = run.primary_metric
+    sites = compare_sites(run, metric) if metric else []
+    reaches = [abs(x) for c in sites for x in (c.gain.low, c.gain.high) if x is not None]
+    return {
+        "metric": metric,
+        "lower_is_better": metric in LOWER_IS_BETTER,
+        "sites": sites,
+        "shown_sites": _extremes(sites),
+        "mean": compare_mean(run, metric, sites) if metric else None,
+        "headline": headline(sites),
+        "reach": min(max(reaches, default=0.1), 0.5) or 0.1,
+        "has_local": "local" in run.baselines,
+        "caveats": caveats(run, sites),
+    }
+
+
+def _extremes(sites: Sequence[Comparison]) -> list[Comparison]:
+    """Return all sites, or those that gain and lose most where they are many."""
+    if len(sites) <= MAX_SHOWN_SITES:
+        return list(sites)
+    judged = [c for c in sites if c.gain.value is not None]
+    judged.sort(key=lambda c: -(c.gain.value or 0.0))
+    return judged[:MAX_EXTREMES] + judged[-MAX_EXTREMES:] if judged else list(sites[:10])
+
+
+def _charts(run: RunRecord, rounds: Rounds) -> dict[str, list[Chart]]:
+    """Return the charts of each section; a section without data has none."""
+    metric = run.primary_metric
+    charts: dict[str, list[Chart]] = {
+        name: []
+        for name in ("answer", "learning", "folded", "calibration", "participation", "cost")
+    }
+    compared = compare_sites(run, metric) if metric else []
+    if metric and any(c.federated.value is not None for c in compared):
+        charts["answer"] = [arms_chart(compared, metric)]
+    if rounds.numbers:
+        charts["learning"], charts["folded"] = learning_charts(rounds, metric)
+        charts["participation"] = [participation_chart(rounds)]
+        charts["cost"] = [time_chart(rounds), traffic_chart(rounds)]
+    curves = {name: s.calibration for name, s in run.federated.sites.items() if s.calibration}
+    if curves:
+        charts["calibration"] = [calibration_chart(curves)]
+    return charts
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    """Return the run's facts in the order in which they are shown."""
+    facts, seconds = run.facts, run.facts.get("seconds", {})
+    versions = ", ".join(f"{name} {found}" for name, found in facts.get("versions", {}).items())
+    seeds = [r.seed for r in run.repeats if r.seed is not None] or [facts.get("seed")]
+    total, memory = seconds.get("total"), facts.get("peak_memory_bytes")
+    found = {
+        "Task": facts.get("task"),
+        "Model": facts.get("model"),
+        "Strategy": facts.get("strategy"),
+        "Sites": f"{len(run.federated.sites):,}" if run.federated.sites else None,
+        "Rounds": facts.get("rounds_run"),
+        "Ended by": _ending(run),
+        "Seeds" if len(seeds) > 1 else "Seed": ", ".join(map(str, dict.fromkeys(seeds))),
+        "Repetitions": len(run.repeats) or None,
+        "Engine": facts.get("engine"),
+        "Created": wording.moment(facts["created"]) if facts.get("created") else None,
+        "Duration": None if total is None else wording.duration(float(total)),
+        "Peak memory": None if memory is None else wording.size(float(memory)),
+        "Versions": versions,
+    }
+    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+
+
+def _ending(run: RunRecord) -> str:
+    reason = str(run.facts.get("stopped_by", "unknown"))
+    known = {
+        "rounds": "all rounds done",
+        "plateau": "early stop (plateau)",
+        "quorum": "quorum lost",
+    }
+    return known.get(reason, reason)
+
+
+def _totals(run: RunRecord, rounds: Rounds) -> dict[str, str]:
+    traffic = run.facts.get("bytes", {})
+    sent = traffic.get("sent", float(rounds.bytes_sent.sum()))
+    received = traffic.get("received", float(rounds.bytes_received.sum()))
+    return {
+        "sent": wording.size(float(sent or 0)),
+        "received": wording.size(float(received or 0)),
+        "accepted": f"{int(rounds.counts('ok').sum()):,}",
+        "refused": f"{len(run.refused):,}",
+    }
+
+
+def _undefined(run: RunRecord) -> list[Undefined]:
+    """Return which figures are missing and why, sites with the same gap together."""
+    by_gap: dict[tuple[str, str], list[str]] = {}
+    for name, site in run.federated.sites.items():
+        by_reason: dict[str, list[str]] = {}
+        for metric, value in site.metrics.items():
+            if value.value is None:
+                by_reason.setdefault(_why(value), []).append(wording.title(metric))
+        for reason, metrics in by_reason.items():
+            by_gap.setdefault((", ".join(metrics), reason), []).append(name)
+    return [Undefined(m, reason, len(s), s[:10]) for (m, reason), s in by_gap.items()]
+
+
+def _why(metric: Metric) -> str:
+    n = "" if metric.n is None else f" (n = {metric.n})"
+    return f"{metric.reason or 'no reason recorded'}{n}"
+
+
+def _json(specs: Mapping[str, Any]) -> str:
+    """Return JSON that cannot end the script element which holds it."""
+    text = json.dumps(specs, cls=PlotlyJSONEncoder, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Return a content security policy: these scripts, inline styles, and nothing else."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("fedward.server.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,205 @@
+"""What a run left in its folder, parsed once: `summary.json` and `config.yaml` as dataclasses.
+
+Every key beyond INTERFACE's core is optional, so that reports of old runs can be rebuilt.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedward.common.errors import FedwardError
+from fedward.common.metrics import BINARY_METRICS, CalibrationCurve
+from fedward.common.task import Metric
+
+Metrics = Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """What one site reported about the final model."""
+
+    metrics: Metrics = field(default_factory=dict)
+    num_train: int | None = None
+    num_test: int | None = None
+    subgroups: Mapping[str, Metrics] = field(default_factory=dict)
+    calibration: CalibrationCurve | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training: federated, or a baseline."""
+
+    sites: Mapping[str, SiteResult] = field(default_factory=dict)
+    overall: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One of several runs of the same configuration."""
+
+    seed: int | None
+    federated: Arm
+    baselines: Mapping[str, Arm]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A reply that was not used; `round_number` 0 is the preparation before round 1."""
+
+    round_number: int
+    site: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished run."""
+
+    facts: Mapping[str, Any]
+    """The plain entries of the summary, such as `name` and `engine`."""
+    federated: Arm
+    baselines: Mapping[str, Arm]
+    """`local`, `pooled`; only those that have figures."""
+    repeats: list[Repetition]
+    refused: list[Refused]
+    skipped_rounds: list[int]
+    config_text: str
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.facts.get("name", "unnamed run"))
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every figure that any site or the whole has: those of `BINARY_METRICS` first."""
+        found = dict.fromkeys(self.federated.overall)
+        for site in self.federated.sites.values():
+            found |= dict.fromkeys(site.metrics)
+        usual = [name for name in BINARY_METRICS if name in found]
+        return usual + [name for name in found if name not in BINARY_METRICS]
+
+    @property
+    def primary_metric(self) -> str | None:
+        """The figure that the headline compares; None where the run has no figures."""
+        named = self.facts.get("primary_metric")
+        if isinstance(named, str) and named in self.metric_names:
+            return named
+        return next(iter(self.metric_names), None)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether something other than the configuration ended the run."""
+        return str(self.facts.get("stopped_by", "rounds")) not in {"rounds", "plateau"}
+
+
+def read_run(run_dir: Path) -> RunRecord:
+    """Return the record of the run in `run_dir`.
+
+    Raises:
+        FedwardError: `summary.json` is missing or is not an object of JSON.
+    """
+    summary = _read_summary(run_dir / "summary.json")
+    config = run_dir / "config.yaml"
+    plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
+    nested = {k: summary[k] for k in ("versions", "seconds", "bytes") if _is_dict(summary.get(k))}
+    return RunRecord(
+        facts={**plain, **nested},
+        federated=_arm(summary),
+        baselines=_baselines(summary),
+        repeats=[
+            Repetition(repeat.get("seed"), _arm(repeat), _baselines(repeat))
+            for repeat in summary.get("repeats") or []
+        ],
+        refused=[_refused(line) for line in summary.get("rejected") or []],
+        skipped_rounds=[int(number) for number in summary.get("skipped_rounds") or []],
+        config_text=config.read_text(encoding="utf-8") if config.exists() else "",
+    )
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FedwardError(
+            f"{path}: no such file; a report needs the summary that a run writes when it ends"
+        )
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FedwardError(f"{path}: not JSON ({error}); was it edited or cut off?") from error
+    if not _is_dict(summary):
+        raise FedwardError(f"{path}: expected a JSON object, found {type(summary).__name__}")
+    return dict(summary)
+
+
+def _arm(source: Mapping[str, Any]) -> Arm:
+    overall = source.get("global") or {}
+    return Arm(
+        sites={str(site): _site(entry) for site, entry in (source.get("sites") or {}).items()},
+        overall=_metrics(overall.get("metrics")),
+    )
+
+
+def _baselines(source: Mapping[str, Any]) -> dict[str, Arm]:
+    arms = {name: _arm(entry) for name, entry in (source.get("baselines") or {}).items()}
+    return {name: arm for name, arm in arms.items() if arm.sites or arm.overall}
+
+
+def _site(entry: Mapping[str, Any]) -> SiteResult:
+    counts = entry.get("num_examples") or {}
+    curve = entry.get("calibration")
+    return SiteResult(
+        metrics=_metrics(entry.get("metrics")),
+        num_train=counts.get("train"),
+        num_test=counts.get("test"),
+        subgroups={
+            str(name): _metrics(group.get("metrics"))
+            for name, group in (entry.get("subgroups") or {}).items()
+        },
+        calibration=(
+            CalibrationCurve(list(curve["predicted"]), list(curve["observed"]), list(curve["n"]))
+            if curve
+            else None
+        ),
+        epsilon=entry.get("epsilon"),
+        delta=entry.get("delta"),
+    )
+
+
+def _metrics(entry: Mapping[str, Any] | None) -> dict[str, Metric]:
+    return {str(name): _metric(value) for name, value in (entry or {}).items()}
+
+
+def _metric(entry: Any) -> Metric:
+    """Return the figure, from an object or from a bare number."""
+    fields = entry if _is_dict(entry) else {"value": entry}
+    value, low, high = (_finite(fields.get(key)) for key in ("value", "low", "high"))
+    reason = fields.get("reason")
+    if value is None:
+        return Metric(None, n=fields.get("n"), reason=str(reason or "not reported"))
+    return Metric(value, low, high, n=fields.get("n"))
+
+
+def _finite(number: Any) -> float | None:
+    """Return the number, or None where it is absent, NaN or infinite."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    return float(number) if math.isfinite(number) else None
+
+
+def _refused(line: Mapping[str, Any]) -> Refused:
+    return Refused(
+        int(line.get("round", 0)),
+        str(line.get("site", "unknown")),
+        str(line.get("status", "rejected")),
+        str(line.get("reason", "no reason recorded")),
+    )
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)

@@ -1,0 +1,54 @@
+// Draws each chart once, when it can be seen; folded ones when they are opened or printed.
+(function () {
+  "use strict";
+  const specs = JSON.parse(document.getElementById("charts").textContent);
+  const NARROW_PX = 560;
+
+  function layoutFor(place, layout) {
+    const narrow = place.clientWidth < NARROW_PX;
+    const fitted = JSON.parse(JSON.stringify(layout));
+    delete fitted.width;
+    if (narrow) {
+      fitted.font.size = 12;
+      fitted.legend.font.size = 11;
+      fitted.xaxis.nticks = 6;
+      const short = fitted.meta && fitted.meta.narrow_ticks;
+      if (short) fitted.yaxis.ticktext = short;
+    }
+    return fitted;
+  }
+
+  function draw(place) {
+    if (place.dataset.drawn) return;
+    place.dataset.drawn = "yes";
+    const spec = specs[place.dataset.chart];
+    Plotly.newPlot(place, spec.data, layoutFor(place, spec.layout), {
+      responsive: true,
+      displaylogo: false,
+      displayModeBar: false,
+    });
+  }
+
+  function drawIn(root) {
+    root.querySelectorAll("[data-chart]").forEach(function (place) {
+      const fold = place.closest("details");
+      if (!fold || fold.open) draw(place);
+    });
+  }
+
+  document.querySelectorAll("details").forEach(function (fold) {
+    fold.addEventListener("toggle", function () {
+      if (fold.open) drawIn(fold);
+    });
+  });
+  window.addEventListener("beforeprint", function () {
+    document.querySelectorAll("details[data-print]").forEach(function (fold) {
+      fold.open = true;
+      drawIn(fold);
+    });
+    document.querySelectorAll("[data-drawn]").forEach(function (place) {
+      Plotly.Plots.resize(place);
+    });
+  });
+  drawIn(document);
+})();
