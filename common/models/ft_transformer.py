@@ -6,12 +6,12 @@ Ours: a token is a linear map of *all* columns of its field (value and missing f
 categories with "missing"), which is their feature tokenizer with a token for "missing"; one
 dropout rate serves attention and feed-forward; and the default is small, for hospital tables.
 
-Shapes: B patients, F columns, T fields (T + 1 tokens), w columns of the widest field, d token
-width, h heads, e = d / h.
+Shapes: B patients, F columns, T tokens (the class token and one per field), N fields, w columns of
+the widest field, Q tokens that are computed, d token width, h heads, e = d / h.
 """
 
 from math import sqrt
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -57,7 +57,7 @@ class FTTransformer(nn.Module):
         width = max(1, int(d_token * ff_factor))
         self.blocks = nn.Sequential(
             *(
-                Block(d_token, num_heads, width, dropout=dropout, first=number == 0)
+                Block(d_token, num_heads, width, dropout=dropout, place=Place(number, num_layers))
                 for number in range(num_layers)
             )
         )
@@ -66,25 +66,42 @@ class FTTransformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""
-        tokens_BTd = self.blocks(self.tokenizer(batch["features"]))
-        logits_BC: Tensor = self.head(functional.relu(self.norm(tokens_BTd[:, 0])))
+        class_B1d = self.blocks(self.tokenizer(batch["features"]))
+        logits_BC: Tensor = self.head(functional.relu(self.norm(class_B1d[:, 0])))
         return logits_BC
+
+
+class Place(NamedTuple):
+    """Where a block stands among the others."""
+
+    number: int
+    num_layers: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it sees the raw tokens."""
+        return self.number == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the head reads what it returns."""
+        return self.number == self.num_layers - 1
 
 
 class FieldTokenizer(nn.Module):
     """Maps the columns of each field to one token, and puts the class token in front."""
 
-    column_Tw: Tensor
+    column_Nw: Tensor
 
     def __init__(self, layout: FieldLayout, d_token: int) -> None:
         super().__init__()
         widths = [stop - start for start, stop in zip(layout.starts, layout.stops, strict=True)]
         widest = max(widths)
         # Narrow fields are padded with a column of zeros, which stands at position F.
-        column_Tw = torch.full((len(widths), widest), max(layout.stops))
+        column_Nw = torch.full((len(widths), widest), max(layout.stops))
         for token, (start, width) in enumerate(zip(layout.starts, widths, strict=True)):
-            column_Tw[token, :width] = torch.arange(start, start + width)
-        self.register_buffer("column_Tw", column_Tw, persistent=False)
+            column_Nw[token, :width] = torch.arange(start, start + width)
+        self.register_buffer("column_Nw", column_Nw, persistent=False)
         self.weight = nn.Parameter(torch.empty(len(widths), widest, d_token))
         self.bias = nn.Parameter(torch.empty(len(widths), d_token))
         self.class_token = nn.Parameter(torch.empty(d_token))
@@ -92,27 +109,32 @@ class FieldTokenizer(nn.Module):
         for parameter in (self.weight, self.bias, self.class_token):
             nn.init.uniform_(parameter, -bound, bound)
         with torch.no_grad():
-            self.weight[column_Tw == max(layout.stops)] = 0
+            self.weight[column_Nw == max(layout.stops)] = 0
 
     def forward(self, features_BF: Tensor) -> Tensor:
-        """Return the tokens (B, T + 1, d), the class token first."""
+        """Return the tokens (B, T, d), the class token first."""
         padded_BF = functional.pad(features_BF, (0, 1))
-        columns_BTw = padded_BF[:, self.column_Tw]
-        tokens_BTd = torch.einsum("btw,twd->btd", columns_BTw, self.weight) + self.bias
+        columns_BNw = padded_BF[:, self.column_Nw]
+        tokens_BNd = torch.einsum("bnw,nwd->bnd", columns_BNw, self.weight) + self.bias
         class_B1d = self.class_token.expand(len(features_BF), 1, -1)
-        return torch.cat([class_B1d, tokens_BTd], dim=1)
+        return torch.cat([class_B1d, tokens_BNd], dim=1)
 
 
 class Block(nn.Module):
-    """Multi-head self-attention and a ReGLU feed-forward part, each pre-normed and residual."""
+    """Multi-head self-attention and a ReGLU feed-forward part, each pre-normed and residual.
+
+    The last block computes the class token only: nothing reads the other tokens after it.
+    """
 
     def __init__(
-        self, d_token: int, num_heads: int, width: int, *, dropout: float, first: bool
+        self, d_token: int, num_heads: int, width: int, *, dropout: float, place: Place
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm_attention = nn.Identity() if first else nn.LayerNorm(d_token)
-        self.qkv = nn.Linear(d_token, 3 * d_token)
+        self.num_queries = 1 if place.is_last else None
+        self.norm_attention = nn.Identity() if place.is_first else nn.LayerNorm(d_token)
+        self.query = nn.Linear(d_token, d_token)
+        self.key_value = nn.Linear(d_token, 2 * d_token)
         self.out = nn.Linear(d_token, d_token)
         self.norm_ff = nn.LayerNorm(d_token)
         self.ff_in = nn.Linear(d_token, 2 * width)
@@ -121,22 +143,24 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x_BTd: Tensor) -> Tensor:
-        """Return the tokens after one block."""
-        x_BTd = x_BTd + self._attention(self.norm_attention(x_BTd))
-        value, gate = self.ff_in(self.norm_ff(x_BTd)).chunk(2, dim=-1)
-        residual_BTd: Tensor = self.ff_out(self.dropout(value * functional.relu(gate)))
-        return x_BTd + residual_BTd
+        """Return the tokens after one block: (B, T, d), or (B, 1, d) after the last."""
+        attended_BQd = self._attention(self.norm_attention(x_BTd))
+        x_BQd = x_BTd[:, : self.num_queries] + attended_BQd
+        value, gate = self.ff_in(self.norm_ff(x_BQd)).chunk(2, dim=-1)
+        residual_BQd: Tensor = self.ff_out(self.dropout(value * functional.relu(gate)))
+        return x_BQd + residual_BQd
 
     def _attention(self, x_BTd: Tensor) -> Tensor:
         # Spelled out: scaled_dot_product_attention has no vmap rule on the CPU, so stacked
         # sites would be computed one by one, with a warning.
         d_head = x_BTd.shape[-1] // self.num_heads
-        qkv_BT3he = self.qkv(x_BTd).unflatten(-1, (3, self.num_heads, d_head))
-        q_BhTe, k_BhTe, v_BhTe = qkv_BT3he.permute(2, 0, 3, 1, 4)
-        scores_BhTT = (q_BhTe / sqrt(d_head)) @ k_BhTe.transpose(-2, -1)
-        weights_BhTT = self.dropout(_softmax(scores_BhTT))
-        mixed_BTd: Tensor = self.out((weights_BhTT @ v_BhTe).transpose(1, 2).flatten(2))
-        return mixed_BTd
+        query_BQd = self.query(x_BTd[:, : self.num_queries]) / sqrt(d_head)
+        q_BhQe = query_BQd.unflatten(-1, (self.num_heads, d_head)).transpose(1, 2)
+        kv_BT2he = self.key_value(x_BTd).unflatten(-1, (2, self.num_heads, d_head))
+        k_BhTe, v_BhTe = kv_BT2he.permute(2, 0, 3, 1, 4)
+        weights_BhQT = self.dropout(_softmax(q_BhQe @ k_BhTe.transpose(-2, -1)))
+        mixed_BQd: Tensor = self.out((weights_BhQT @ v_BhTe).transpose(1, 2).flatten(2))
+        return mixed_BQd
 
 
 def _softmax(scores: Tensor) -> Tensor:

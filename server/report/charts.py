@@ -83,9 +83,9 @@ def numbers(values: Iterable[float], digits: int = 5) -> list[float | None]:
 
 
 def whole_rounds(figure: go.Figure, rounds: Sequence[int]) -> None:
-    """Let the x axis count rounds: no ticks between two of them."""
-    figure.update_xaxes(
-        tickformat="d", rangemode="tozero" if len(rounds) > 1 else "normal", nticks=10
-    )
-    if 0 < len(rounds) <= 8:
+    """Let the x axis span the rounds (at least one), without ticks between two of them."""
+    pad = max(0.6, 0.02 * (rounds[-1] - rounds[0]))
+    figure.update_xaxes(tickformat="d", nticks=10, range=[rounds[0] - pad, rounds[-1] + pad])
+    figure.update_xaxes(zeroline=False)
+    if len(rounds) <= 8:
         figure.update_xaxes(tickvals=list(rounds))

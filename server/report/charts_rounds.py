@@ -32,7 +32,7 @@ def learning_charts(rounds: Rounds, primary: str | None) -> tuple[list[Chart], l
 
 def figure_by_round(rounds: Rounds, name: str) -> Chart:
     """Return one figure over the rounds, per site and over the federation."""
-    figure = frame(x="round", y=title(name))
+    figure = frame(x="round", y="")
     values_RS = rounds.per_site.get(name)
     what = "no site's own figures" if values_RS is None else _sites(figure, rounds, values_RS)
     curve = rounds.curve(name)
@@ -105,7 +105,11 @@ def participation_chart(rounds: Rounds) -> Chart:
     else:
         figure, height = _participation_counts(rounds)
     return Chart(
-        "participation", "Participation", f"Training replies by round: {words}.", figure, height
+        "participation",
+        "Who trained in which round",
+        f"Training replies by round: {words}.",
+        figure,
+        height,
     )
 
 
@@ -156,7 +160,21 @@ def _participation_counts(rounds: Rounds) -> tuple[go.Figure, int]:
                 name=label,
                 marker={"color": colour, "pattern": {"shape": pattern}},
             )
-    figure.update_layout(barmode="stack", bargap=0.25)
+    total = np.add.reduceat((rounds.status_RS >= 0).sum(axis=1), starts)
+    refused = total - np.add.reduceat(rounds.counts("ok"), starts)
+    some = np.flatnonzero(refused)
+    # One of a thousand is too thin to see in a bar.
+    figure.add_scatter(
+        x=[rounds.numbers[starts[bar]] for bar in some],
+        y=total[some].tolist(),
+        text=[f"{refused[bar]} lost" for bar in some],
+        mode="text",
+        textposition="top center",
+        textfont={"size": 11, "color": INK},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    figure.update_layout(barmode="stack", bargap=0.25, legend={"traceorder": "normal"})
     whole_rounds(figure, rounds.numbers)
     return figure, 320
 
@@ -166,7 +184,7 @@ def time_chart(rounds: Rounds) -> Chart:
     starts = chunk(len(rounds.numbers))
     per = np.diff([*starts, len(rounds.numbers)])
     mean = np.add.reduceat(rounds.seconds, starts) / per
-    figure = frame(x="round", y="seconds per round", height_px=300, legend=False)
+    figure = frame(x="round", y="", height_px=300, legend=False)
     figure.add_bar(
         x=[rounds.numbers[r] for r in starts],
         y=numbers(mean, 4),
@@ -176,7 +194,13 @@ def time_chart(rounds: Rounds) -> Chart:
     figure.update_layout(bargap=0.3)
     whole_rounds(figure, rounds.numbers)
     median = float(np.median(rounds.seconds))
-    return Chart("time", "Time", f"Seconds per round; the median is {median:.2f} s.", figure, 300)
+    return Chart(
+        "time",
+        "Seconds per round",
+        f"Seconds per round; the median is {median:.2f} s.",
+        figure,
+        300,
+    )
 
 
 def traffic_chart(rounds: Rounds) -> Chart:
@@ -184,7 +208,7 @@ def traffic_chart(rounds: Rounds) -> Chart:
     kept = thin(len(rounds.numbers))
     largest = max(float(rounds.bytes_sent.max()), float(rounds.bytes_received.max()), 1.0)
     unit, scale = ("MB", 1e6) if largest >= 1e6 else ("kB", 1e3)
-    figure = frame(x="round", y=f"{unit} per round", height_px=300)
+    figure = frame(x="round", y="", height_px=300)
     for values, name, colour, dash in (
         (rounds.bytes_sent, "to the sites", BLUE, "solid"),
         (rounds.bytes_received, "from the sites", VERMILLION, "dash"),
@@ -198,4 +222,6 @@ def traffic_chart(rounds: Rounds) -> Chart:
         )
     figure.update_yaxes(rangemode="tozero")
     whole_rounds(figure, rounds.numbers)
-    return Chart("traffic", "Traffic", f"{unit} sent and received per round.", figure, 300)
+    return Chart(
+        "traffic", f"{unit} per round", f"{unit} sent and received per round.", figure, 300
+    )

@@ -14,7 +14,7 @@ from fedward.server.report.wording import figure as worded
 from fedward.server.report.wording import title
 
 MAX_ROWS = 30
-MAX_CURVES = 8
+MAX_CURVES = 12
 MAX_BARS = 2
 
 
@@ -43,11 +43,16 @@ def arms_chart(comparisons: Sequence[Comparison], metric: str) -> Chart:
     drawn.update_layout(
         meta={"narrow_ticks": [plain(c.site, 13) for c in comparisons]},
         shapes=[_row_rule(row) for row in range(1, len(comparisons))],
+        annotations=[
+            _row_note(row, f"undefined: {c.federated.reason}")
+            for row, c in enumerate(comparisons)
+            if c.federated.value is None
+        ],
     )
     words = "; ".join(f"{c.site}: {worded(c.federated)}" for c in comparisons)
     return Chart(
         "arms",
-        f"{title(metric)} on each hospital's own test patients, with 95 % intervals",
+        f"{title(metric)} by hospital and way of training",
         f"Federated {title(metric)} by hospital: {words}. The table above has every figure.",
         drawn,
         height,
@@ -92,6 +97,19 @@ def _row_rule(row: int) -> dict[str, object]:
         "y1": row - 0.5,
         "line": {"color": "#eef1f4", "width": 1},
         "layer": "below",
+    }
+
+
+def _row_note(row: int, text: str) -> dict[str, object]:
+    """Return words in place of the dots that a hospital lacks."""
+    return {
+        "text": plain(text, 60),
+        "xref": "paper",
+        "x": 0.01,
+        "xanchor": "left",
+        "y": row,
+        "showarrow": False,
+        "font": {"size": 12, "color": MUTED},
     }
 
 
@@ -179,9 +197,9 @@ def _curve(drawn: go.Figure, index: int, site: str, curve: CalibrationCurve, *, 
 
 
 def _cloud(drawn: go.Figure, curves: Sequence[CalibrationCurve], limit: int = 3000) -> None:
-    points = [point for c in curves for point in zip(c.predicted, c.observed, c.n, strict=True)]
-    step = max(1, -(-len(points) // limit))
-    kept = points[::step]
+    num_points = sum(len(curve.n) for curve in curves)
+    shown = curves[:: max(1, -(-num_points // limit))]
+    kept = [point for c in shown for point in zip(c.predicted, c.observed, c.n, strict=True)]
     largest = max(n for _, _, n in kept)
     drawn.add_scatter(
         x=[round(p, 3) for p, _, _ in kept],

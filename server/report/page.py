@@ -108,14 +108,15 @@ def _answers(run: RunRecord) -> dict[str, Any]:
     """Return what the first section says."""
     metric = run.primary_metric
     sites = compare_sites(run, metric) if metric else []
+    mean = compare_mean(run, metric, sites) if metric else None
     reaches = [abs(x) for c in sites for x in (c.gain.low, c.gain.high) if x is not None]
     return {
         "metric": metric,
         "lower_is_better": metric in LOWER_IS_BETTER,
         "sites": sites,
         "shown_sites": _extremes(sites),
-        "mean": compare_mean(run, metric, sites) if metric else None,
-        "headline": headline(sites),
+        "mean": mean,
+        "headline": headline(sites, mean),
         "reach": min(max(reaches, default=0.1), 0.5) or 0.1,
         "has_local": "local" in run.baselines,
         "caveats": caveats(run, sites),
@@ -192,9 +193,13 @@ def _totals(run: RunRecord, rounds: Rounds) -> dict[str, str]:
     return {
         "sent": wording.size(float(sent or 0)),
         "received": wording.size(float(received or 0)),
-        "accepted": f"{int(rounds.counts('ok').sum()):,}",
-        "refused": f"{len(run.refused):,}",
+        "accepted": _replies(int(rounds.counts("ok").sum()), "training "),
+        "refused": _replies(len(run.refused)),
     }
+
+
+def _replies(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}{'reply was' if count == 1 else 'replies were'}"
 
 
 def _undefined(run: RunRecord) -> list[Undefined]:

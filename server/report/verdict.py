@@ -43,9 +43,10 @@ class Comparison:
         """Return what the interval of the gain allows to say."""
         if self.gain.value is None or self.gain.low is None or self.gain.high is None:
             return "unknown"
-        if self.gain.low > 0:
+        # As printed, to three decimals: nobody should read "better" beside [0.000, 0.213].
+        if round(self.gain.low, 3) > 0:
             return "better"
-        return "worse" if self.gain.high < 0 else "unclear"
+        return "worse" if round(self.gain.high, 3) < 0 else "unclear"
 
 
 def compare_sites(run: RunRecord, metric: str) -> list[Comparison]:
@@ -76,8 +77,14 @@ def compare_mean(run: RunRecord, metric: str, sites: Sequence[Comparison]) -> Co
     )
 
 
-def headline(sites: Sequence[Comparison]) -> str:
-    """Return one sentence that counts the answers."""
+def headline(sites: Sequence[Comparison], mean: Comparison | None) -> str:
+    """Return a sentence that counts the answers, and one on their mean where that is clear."""
+    over_all = {"better": " On average, joining is better.", "worse": " On average, it is worse."}
+    several = mean is not None and sum(c.answer != "unknown" for c in sites) > 1
+    return _counted(sites) + (over_all.get(mean.answer, "") if mean and several else "")
+
+
+def _counted(sites: Sequence[Comparison]) -> str:
     total = len(sites)
     better, worse, unclear, unknown = (
         sum(c.answer == answer for c in sites)
@@ -85,20 +92,18 @@ def headline(sites: Sequence[Comparison]) -> str:
     )
     if total == 0 or unknown == total:
         return "This run cannot say: no hospital has figures with and without the others."
-    parts = []
-    if better:
-        parts.append(f"clearly better for {better} of {_hospitals(total)}")
-    if worse:
-        parts.append(f"clearly worse for {worse} of {_hospitals(total)}")
-    if unclear:
-        all_of = "any of " if unclear == total else f"{unclear} of "
-        parts.append(f"no clear difference for {all_of}{_hospitals(total)}")
-    sentence = f"Joining: {'; '.join(parts)}."
-    return sentence + (f" It cannot be said for {unknown}." if unknown else "")
-
-
-def _hospitals(total: int) -> str:
-    return f"{total:,} hospital{'' if total == 1 else 's'}"
+    parts = [
+        (better, "joining is clearly better"),
+        (worse, "joining is clearly worse"),
+        (unclear, "there is no clear difference"),
+        (unknown, "it cannot be said"),
+    ]
+    said = [f"for {count:,} {words}" for count, words in parts if count]
+    hospitals = f"{total:,} hospital{'' if total == 1 else 's'}"
+    if len(said) == 1:
+        words = next(words for count, words in parts if count)
+        return f"For {'all ' if total > 1 else 'the '}{hospitals.removeprefix('1 ')}, {words}."
+    return f"Of {hospitals}: {', '.join(said[:-1])} and {said[-1]}."
 
 
 def _compare(run: RunRecord, site: str, metric: str) -> Comparison:

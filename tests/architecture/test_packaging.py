@@ -18,18 +18,21 @@ from packaging.utils import canonicalize_name
 from tests.architecture.tree import FOLDERS, ROOT, modules
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SHIPPED = {".py", ".yaml", ".typed"}
+
+
+def shipped(root: Path) -> set[Path]:
+    """Return every file in the top folders, relative to `root`, but pages and caches."""
+    return {
+        path.relative_to(root)
+        for folder in FOLDERS
+        for path in (root / folder).rglob("*")
+        if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
+    }
 
 
 def packages() -> set[str]:
     """Return the import name of each folder that holds something to ship."""
-    parents = {
-        path.parent.relative_to(ROOT)
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in SHIPPED and "__pycache__" not in path.parts
-    }
-    return {".".join(("fedward", *parent.parts)) for parent in parents}
+    return {".".join(("fedward", *path.parent.parts)) for path in shipped(ROOT)}
 
 
 def pins(name: str) -> dict[str, str]:
@@ -74,7 +77,9 @@ def test_the_installed_version_is_the_one_in_pyproject() -> None:
     assert metadata.version("fedward") == PYPROJECT["project"]["version"]
 
 
-def test_the_wheel_holds_every_module_configuration_and_type_marker(tmp_path: Path) -> None:
+def test_the_wheel_holds_every_module_configuration_template_and_type_marker(
+    tmp_path: Path,
+) -> None:
     # Built from a copy: setuptools would pick up what earlier builds left in build/.
     source = tmp_path / "source"
     source.mkdir()
@@ -86,13 +91,8 @@ def test_the_wheel_holds_every_module_configuration_and_type_marker(tmp_path: Pa
     subprocess.run([sys.executable, "-m", *command, tmp_path], cwd=source, check=True)
     (wheel,) = tmp_path.glob("fedward-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {
-        f"fedward/{path.relative_to(source)}"
-        for path in source.rglob("*")
-        if path.suffix in SHIPPED and path.relative_to(source).parts[0] in FOLDERS
-    }
-    assert shipped
-    assert {name for name in names if ".dist-info/" not in name} == shipped
+    expected = {f"fedward/{path.as_posix()}" for path in shipped(source)}
+    assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -86,7 +86,7 @@ def _summary(run: FakeRun, seed: int) -> dict[str, Any]:
         },
         "repeats": [],
         "rejected": refused,
-        "skipped_rounds": sorted({r["round"] for r in refused if r["status"] == "failed"})[:1],
+        "skipped_rounds": [run.num_rounds] if run.stopped_by == "quorum" else [],
         "seconds": {"total": 31.2, "start_up": 6.0, "rounds": [1.2] * run.num_rounds},
         "bytes": {"sent": 1_234_560, "received": 1_204_200},
         "peak_memory_bytes": 812_345_678,
