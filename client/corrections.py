@@ -4,7 +4,11 @@ The vectors are wire vectors of `shared`; tensors outside it are left alone. The
 same for every site, or (S, D), one row for each of S stacked sites.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from fedward.common.parameters import ParameterSet
 from fedward.common.vectors import Vector
@@ -18,6 +22,15 @@ class Pull:
     strength: float
     anchor: Vector = field(repr=False)
 
+    @property
+    def vector(self) -> Vector:
+        """What the term is made of."""
+        return self.anchor
+
+    def apply(self, gradient: Tensor, parameter: Tensor, anchor: Tensor) -> Tensor:
+        """Return the corrected gradient of one tensor."""
+        return gradient.add(parameter - anchor, alpha=self.strength)
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -26,8 +39,53 @@ class Shift:
     shared: ParameterSet
     by: Vector = field(repr=False)
 
+    @property
+    def vector(self) -> Vector:
+        """What the term is made of."""
+        return self.by
+
+    def apply(self, gradient: Tensor, parameter: Tensor, by: Tensor) -> Tensor:
+        """Return the corrected gradient of one tensor."""
+        return gradient + by
+
 
 Correction = Pull | Shift
+
+
+class Corrector:
+    """Corrects the gradients of a list of tensors.
+
+    It makes new tensors: autograd may return one tensor as the gradient of two parameters.
+
+    Args:
+        correction: what to add.
+        terms: the pieces of its vector, one per parameter; None where it leaves one alone.
+    """
+
+    def __init__(self, correction: Correction, terms: Sequence[Tensor | None]) -> None:
+        self._correction = correction
+        self._terms = terms
+
+    def __call__(
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        num_first: int | None = None,
+    ) -> Sequence[Tensor]:
+        """Return the corrected gradients; of stacked sites, of the first `num_first`."""
+        with torch.no_grad():
+            return [
+                gradient if term is None else self._apply(gradient, parameter, term, num_first)
+                for parameter, gradient, term in zip(
+                    parameters, gradients, self._terms, strict=True
+                )
+            ]
+
+    def _apply(
+        self, gradient: Tensor, parameter: Tensor, term: Tensor, num_first: int | None
+    ) -> Tensor:
+        part = term if num_first is None else term[:num_first]
+        return self._correction.apply(gradient, parameter, part)
 
 
 def fedprox(shared: ParameterSet, received: Vector, *, mu: float) -> Pull:

@@ -48,13 +48,24 @@ class ShuffleSampler:
 
     def __call__(self, num_patients: int, rng: torch.Generator) -> Iterator[IndexBatch]:
         """Yield the batches; none if there are no patients."""
-        if num_patients == 0:
-            return
+        indices, lengths = self.all_batches(num_patients, rng)
         batches_per_epoch = -(-num_patients // self.batch_size)
-        total = self.steps if self.epochs is None else self.epochs * batches_per_epoch
-        assert total is not None, "checked in the constructor"
-        for epoch in range(-(-total // batches_per_epoch)):
-            order = torch.randperm(num_patients, generator=rng)
-            batches = torch.split(order, self.batch_size)[: total - epoch * batches_per_epoch]
-            for number, indices in enumerate(batches, start=1):
-                yield IndexBatch(indices, epoch, number == batches_per_epoch)
+        for number, batch in enumerate(torch.split(indices, lengths)):
+            epoch, place = divmod(number, batches_per_epoch)
+            yield IndexBatch(batch, epoch, place == batches_per_epoch - 1)
+
+    def all_batches(self, num_patients: int, rng: torch.Generator) -> tuple[Tensor, list[int]]:
+        """Return the indices of all batches end to end, and the batches' lengths."""
+        if num_patients == 0:
+            return torch.zeros(0, dtype=torch.int64), []
+        num_full, remainder = divmod(num_patients, self.batch_size)
+        epoch = [self.batch_size] * num_full + [remainder] * (remainder > 0)
+        if self.epochs is not None:
+            num_epochs, num_steps = self.epochs, self.epochs * len(epoch)
+        else:
+            assert self.steps is not None, "checked in the constructor"
+            num_epochs, num_steps = -(-self.steps // len(epoch)), self.steps
+        orders = [torch.randperm(num_patients, generator=rng) for _ in range(num_epochs)]
+        lengths = (epoch * num_epochs)[:num_steps]
+        indices = orders[0] if num_epochs == 1 else torch.cat(orders)
+        return indices[: sum(lengths)], lengths

@@ -8,22 +8,35 @@ Shapes: S sites, K busy sites, B rows of the largest batch of the step, M batche
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedward.client.sampling import Sampler
+from fedward.client.sampling import Sampler, ShuffleSampler
 from fedward.common.task import Batch, PatientDataset
 
 Ints = npt.NDArray[np.int64]
 
 
-def draw(data: PatientDataset, sampler: Sampler, rng: torch.Generator) -> list[Tensor]:
-    """Return the rows of each of a site's steps; batches without rows are no step."""
-    batches = [data.row_index(batch.indices) for batch in sampler(len(data), rng)]
-    return [batch for batch in batches if len(batch)]
+class Drawn(NamedTuple):
+    """The batches of one site: their rows, end to end, and their lengths, none of them 0."""
+
+    rows: Tensor
+    lengths: list[int]
+
+
+def draw(data: PatientDataset, sampler: Sampler, rng: torch.Generator) -> Drawn:
+    """Return the rows of a site's steps; a batch without rows is no step."""
+    if isinstance(sampler, ShuffleSampler) and data.starts is None:
+        return Drawn(*sampler.all_batches(len(data), rng))  # saves a hundred sites 1 ms
+    drawn = [data.row_index(batch.indices) for batch in sampler(len(data), rng)]
+    batches = [batch for batch in drawn if batch.numel()]
+    rows = torch.cat(batches) if batches else torch.zeros(0, dtype=torch.int64)
+    return Drawn(rows, [batch.numel() for batch in batches])
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,13 +59,11 @@ class Schedule:
 
     Args:
         datasets: of each site, with the same keys, on one device.
-        batches: what `draw` returned for each site; in falling order of their number.
+        drawn: the batches of each site, in falling order of their number.
     """
 
-    def __init__(
-        self, datasets: Sequence[PatientDataset], batches: Sequence[Sequence[Tensor]]
-    ) -> None:
-        plan = _Plan(batches)
+    def __init__(self, datasets: Sequence[PatientDataset], drawn: Sequence[Drawn]) -> None:
+        plan = _Plan(drawn)
         keys = datasets[0].rows
         device = datasets[0].rows["patient_id"].device
         self._rows = {key: torch.cat([data.rows[key] for data in datasets]) for key in keys}
@@ -80,13 +91,13 @@ class Schedule:
 class _Plan:
     """Where each row of each batch goes. All loops over batches are numpy's."""
 
-    def __init__(self, batches: Sequence[Sequence[Tensor]]) -> None:
-        num_steps_S = [len(of_site) for of_site in batches]
-        flat = [batch for of_site in batches for batch in of_site]
-        self.site_M: Ints = np.repeat(np.arange(len(batches)), num_steps_S)
-        self.step_M = _ramps(np.array(num_steps_S))
-        self.length_M: Ints = np.array([len(batch) for batch in flat], dtype=np.int64)
-        self.rows: Ints = torch.cat(flat).numpy() if flat else np.zeros(0, dtype=np.int64)
+    def __init__(self, drawn: Sequence[Drawn]) -> None:
+        num_steps_S = np.array([len(site.lengths) for site in drawn])
+        self.site_M: Ints = np.repeat(np.arange(len(drawn)), num_steps_S)
+        self.step_M = _ramps(num_steps_S)
+        lengths = list(chain.from_iterable(site.lengths for site in drawn))
+        self.length_M: Ints = np.array(lengths, dtype=np.int64)
+        self.rows: Ints = torch.cat([site.rows for site in drawn]).numpy()
         self.num_busy_T: Ints = np.bincount(self.step_M)
         self.size_T: Ints = np.zeros_like(self.num_busy_T)
         np.maximum.at(self.size_T, self.step_M, self.length_M)

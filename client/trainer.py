@@ -176,9 +176,7 @@ class LocalTrainer:
             return scaffold(self.shared, instruction.vectors[CONTROL], own)
         return None
 
-    def _train_personal(
-        self, site: Site, instruction: Instruction, data: PatientDataset
-    ) -> None:
+    def _train_personal(self, site: Site, instruction: Instruction, data: PatientDataset) -> None:
         """Train the site's personal model of Ditto, and keep it."""
         self._load(site, instruction)
         personal = self._remembered(site, instruction, "personal")

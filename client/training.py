@@ -12,14 +12,13 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedward.client.corrections import Correction, Pull
+from fedward.client.corrections import Correction, Corrector
 from fedward.client.optimizers import Optimizer, OptimizerSettings
 from fedward.client.sampling import Sampler
 from fedward.common.task import Batch, PatientDataset
 
 Loss = Callable[[Tensor, Batch], Tensor]
 Parameters = Mapping[str, Tensor]
-Correct = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,10 @@ class PlainStep:
             bound = self._bound = _Bound(model, self.optimizer, self.correction)
         loss = self.loss_per_sample(model(batch), batch).mean()
         # materialize: a parameter that the batch does not reach has gradient 0.
+        gradients: Sequence[Tensor]
         gradients = torch.autograd.grad(loss, bound.parameters, materialize_grads=True)
         if bound.correct is not None:
-            gradients = bound.correct(gradients)
+            gradients = bound.correct(bound.parameters, gradients)
         bound.optimizer.step(gradients)
         return loss.detach()
 
@@ -147,30 +147,10 @@ class _Bound:
         self.correct = None if correction is None else _corrector(correction, named)
 
 
-def _corrector(correction: Correction, named: Parameters) -> Correct:
-    """Return the function that adds `correction` to the gradients of `named`.
-
-    It makes new tensors: autograd may return one gradient for two parameters.
-    """
-    vector = correction.anchor if isinstance(correction, Pull) else correction.by
-    given = correction.shared.unflatten(vector)
-    terms = [
-        (parameter.detach(), given[name].to(parameter) if name in given else None)
-        for name, parameter in named.items()
-    ]
-
-    def correct(gradients: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(
-            gradient if term is None else _corrected(gradient, parameter, term)
-            for gradient, (parameter, term) in zip(gradients, terms, strict=True)
-        )
-
-    def _corrected(gradient: Tensor, parameter: Tensor, term: Tensor) -> Tensor:
-        if isinstance(correction, Pull):
-            return gradient.add(parameter - term, alpha=correction.strength)
-        return gradient + term
-
-    return correct
+def _corrector(correction: Correction, named: Parameters) -> Corrector:
+    given = correction.shared.unflatten(correction.vector)
+    terms = [given[name].to(tensor) if name in given else None for name, tensor in named.items()]
+    return Corrector(correction, terms)
 
 
 def _read_only(model: nn.Module) -> Parameters:

@@ -72,9 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make(make: Callable[..., argparse.ArgumentParser], *names: str, **keys: object) -> (
-    argparse.ArgumentParser
-):
+def _make(
+    make: Callable[..., argparse.ArgumentParser], *names: str, **keys: object
+) -> argparse.ArgumentParser:
     return make(*names, formatter_class=argparse.RawDescriptionHelpFormatter, **keys)
 
 

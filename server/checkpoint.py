@@ -147,23 +147,27 @@ def strategy_state(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
     arrays: Arrays = {}
     values: dict[str, Any] = {}
     for name, value in vars(strategy).items():
-        if isinstance(value, ArrayRecord):
-            value = {key: array.numpy() for key, array in value.items()}
-            values[name] = {"kind": "record", "keys": list(value)}
-        elif isinstance(value, dict) and all(isinstance(v, np.ndarray) for v in value.values()):
-            values[name] = {"kind": "dict", "keys": list(value)}
-        elif isinstance(value, list) and all(isinstance(v, np.ndarray) for v in value):
-            value = {str(index): array for index, array in enumerate(value)}
-            values[name] = {"kind": "list", "keys": list(value)}
-        elif isinstance(value, np.ndarray):
-            value = {"": value}
-            values[name] = {"kind": "array", "keys": [""]}
-        else:
-            if value is None or isinstance(value, (bool, int, float, str)):
-                values[name] = {"kind": "value", "value": value}
-            continue
-        arrays |= {f"{name}/{key}": array for key, array in value.items()}
+        parts = _parts(value)
+        if parts is not None:
+            kind, named = parts
+            values[name] = {"kind": kind, "keys": list(named)}
+            arrays |= {f"{name}/{key}": array for key, array in named.items()}
+        elif value is None or isinstance(value, bool | int | float | str):
+            values[name] = {"kind": "value", "value": value}
     return arrays, values
+
+
+def _parts(value: object) -> tuple[str, Arrays] | None:
+    """Return the kind and the named arrays of a value that is made of arrays."""
+    if isinstance(value, ArrayRecord):
+        return "record", {key: array.numpy() for key, array in value.items()}
+    if isinstance(value, np.ndarray):
+        return "array", {"": value}
+    if isinstance(value, dict) and all(isinstance(v, np.ndarray) for v in value.values()):
+        return "dict", value
+    if isinstance(value, list) and all(isinstance(v, np.ndarray) for v in value):
+        return "list", {str(index): array for index, array in enumerate(value)}
+    return None
 
 
 def restore_strategy(strategy: Strategy, arrays: Arrays, values: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fedward.common.errors import StorageError
+
 Phase = Literal["train", "evaluate"]
 
 
@@ -55,12 +57,19 @@ class History:
         self.entries: list[Entry] = []
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Append entries; they are on disk when this returns."""
+        """Append entries; they are with the file system when this returns.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
         new = list(entries)
         self.entries += new
         if self.path is not None and new:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(entry.to_json() + "\n" for entry in new))
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("".join(entry.to_json() + "\n" for entry in new))
+            except OSError as error:
+                raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
 
     def forget_after(self, round_number: int) -> None:
         """Drop what a run wrote after the round that it resumes from."""

@@ -1,8 +1,8 @@
 """Turns a strategy's messages into bound instructions, and shows it only the selected sites."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -12,44 +12,44 @@ from flwr.supercore.run import Run
 from fedward.common.flower import Records, array_hash, num_bytes
 from fedward.common.records import PARAMETERS, Binding, array_record
 from fedward.common.task import Statistics
+from fedward.server.history import Phase
+from fedward.server.plan import Plan
 from fedward.server.validation import Sent
 
-if TYPE_CHECKING:
-    from fedward.server.rounds import Plan
+
+@dataclass(frozen=True)
+class Round:
+    """What all instructions of one exchange have in common."""
+
+    number: int
+    phase: Phase
+    statistics: Statistics | None
 
 
-def bind(
-    message: Message,
-    plan: "Plan",
-    sites: Mapping[int, str],
-    statistics: Statistics | None,
-    round_number: int,
-    loss_name: str,
-) -> tuple[Message, Sent]:
-    """Return the message with a nonce and hashes of its own, and what its answer must look like.
+def bind(message: Message, plan: Plan, this: Round) -> Sent:
+    """Give `message` a nonce and hashes of its own, and return what its answer must look like.
 
     A strategy gives all its messages one shared RecordDict; each gets its own here.
     """
     content = message.content
     arrays = content["arrays"]
     assert isinstance(arrays, ArrayRecord)
-    site = sites[message.metadata.dst_node_id]
+    site = plan.sites[message.metadata.dst_node_id]
     binding = Binding(
         run_key=plan.run_key,
-        round_number=round_number,
+        round_number=this.number,
         nonce=secrets.token_hex(16),
         model_hash=array_hash(arrays[PARAMETERS]),
         manifest_hash=plan.manifest_hash,
     )
     records = {"arrays": arrays, "config": content["config"], "binding": binding.to_record()}
     size = sum(num_bytes(array) for array in arrays.values())
-    if statistics is not None:
-        records["statistics"] = array_record({"sums": statistics})
-        size += statistics.nbytes
+    if this.statistics is not None:
+        records["statistics"] = array_record({"sums": this.statistics})
+        size += this.statistics.nbytes
     message.content = Records(records)
-    training = loss_name == "train_loss"
-    bound = plan.cohort_bounds[site]
-    return message, Sent(site, binding, arrays, bound, training, size)
+    trains = this.phase == "train"
+    return Sent(site, binding, arrays, plan.cohort_bounds[site], trains, size)
 
 
 class SelectedSites(Grid):

@@ -1,7 +1,6 @@
 """Collects preprocessing sums before round 1, where sites share means and deviations."""
 
 import secrets
-from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -11,15 +10,11 @@ from fedward.common.errors import QuorumLostError
 from fedward.common.flower import view
 from fedward.common.records import STATISTICS_QUERY, Binding, array_record
 from fedward.common.task import Statistics
+from fedward.server.plan import Plan
 from fedward.server.validation import Rejected, Sent, check_replies
 
-if TYPE_CHECKING:
-    from fedward.server.rounds import Plan
 
-
-def collect_statistics(
-    grid: Grid, plan: "Plan"
-) -> tuple[Statistics, list[Rejected]]:
+def collect_statistics(grid: Grid, plan: Plan) -> tuple[Statistics, list[Rejected]]:
     """Return the (d,) float64 sums over all sites that answered properly, and who did not.
 
     Summed in the order of the site ids, so that every engine gives the same bits.

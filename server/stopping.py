@@ -1,20 +1,18 @@
 """Early stop: end a run when a figure of the evaluation has stopped getting better."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from fedward.common.config.run import StopConfig
 from fedward.server.checkpoint import Progress
 
 
-def mean_over_sites(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def mean_over_sites(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Return the unweighted mean of each figure over the sites where it is defined."""
     values: dict[str, list[float]] = {}
-    for report in evaluations.values():
-        for name, metric in report.get("metrics", {}).items():
-            if metric.get("value") is not None:
-                values.setdefault(name, []).append(float(metric["value"]))
+    for of_site in figures:
+        for name, value in of_site.items():
+            values.setdefault(name, []).append(value)
     return {name: sum(found) / len(found) for name, found in values.items()}
 
 

@@ -43,6 +43,11 @@ class Accepted:
     num_bytes: int
     report: Mapping[str, Any] = field(default_factory=dict)
 
+    def figures(self) -> dict[str, float]:
+        """Return the figures of the report that are defined."""
+        metrics = self.report.get("metrics", {})
+        return {k: float(m["value"]) for k, m in metrics.items() if m["value"] is not None}
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -178,7 +183,21 @@ def _report(record: object) -> Mapping[str, Any]:
         raise _BadReplyError(f"report is not valid JSON: {error}") from error
     if not isinstance(report, dict):
         raise _BadReplyError("report is not an object")
+    metrics = report.get("metrics", {})
+    if not isinstance(metrics, dict) or not all(map(_is_figure, metrics.values())):
+        raise _BadReplyError("report.metrics does not hold figures")
+    if not isinstance(report.get("seconds", 0.0), int | float):
+        raise _BadReplyError("report.seconds is not a number")
     return report
+
+
+def _is_figure(metric: object) -> bool:
+    """Return whether `metric` has the form of `fedward.common.task.Metric`."""
+    if not isinstance(metric, dict) or "value" not in metric:
+        return False
+    numbers = [metric.get(key) for key in ("value", "low", "high", "n")]
+    fits = all(x is None or (isinstance(x, int | float) and math.isfinite(x)) for x in numbers)
+    return fits and isinstance(metric.get("reason"), str | None)
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,5 +1,6 @@
-"""Starts the engine that a configuration asks for. Imports Ray only for Ray, and torch never:
-Ray's actors import it while this process does the same.
+"""Starts the engine that a configuration asks for.
+
+Imports Ray only for Ray, and torch never: Ray's actors import it while this process does the same.
 """
 
 import os

@@ -28,7 +28,8 @@ from fedward.common.tasks import build_task
 from fedward.common.vectors import Vector
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
-from fedward.server.rounds import Outcome, Plan, RoundLoop, RoundReport
+from fedward.server.plan import Plan
+from fedward.server.rounds import Outcome, RoundLoop, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites

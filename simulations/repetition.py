@@ -3,7 +3,6 @@
 import dataclasses
 import platform
 import tempfile
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fedward.common.task import Split
 from fedward.server.audit import AuditLog
 from fedward.server.checkpoint import CheckpointFolder
 from fedward.server.history import History
-from fedward.server.rounds import Outcome, RoundReport
+from fedward.server.rounds import Outcome
 from fedward.simulations.console import Display
 from fedward.simulations.federation import Federation, Kind, run_federation, save_weights
 from fedward.simulations.grids.base import SimulationGrid
@@ -45,7 +44,11 @@ def run_repetition(
     display.start(_described(federation, repetition.label))
     audit = AuditLog(folder / "audit.jsonl")
     audit.write("start", config_hash=config_hash(config), seed=split.seed, versions=versions())
-    outcome = _run_main(federation, grid, folder, display=display)
+    history = History(folder / "history.jsonl")
+    checkpoints = CheckpointFolder(folder / "checkpoints", config_hash(config))
+    outcome = run_federation(
+        federation, grid, history=history, checkpoints=checkpoints, on_round=display.round_done
+    )
     baselines: dict[str, Outcome] = {}
     for kind in config.baselines:
         display.phase(f"baseline {kind}: {BASELINE_NAMES[kind]}")
@@ -55,17 +58,8 @@ def run_repetition(
     model = federation.new_model()
     shared.load(model, outcome.progress.vectors[PARAMETERS])
     save_weights(model, folder / "model.safetensors")
-    return {**summarise(federation, outcome, baselines), "versions": versions()}
-
-
-def _run_main(
-    federation: Federation, grid: SimulationGrid, folder: Path, *, display: Display
-) -> Outcome:
-    history = History(folder / "history.jsonl")
-    checkpoints = CheckpointFolder(folder / "checkpoints", config_hash(federation.config))
-    return run_federation(
-        federation, grid, history=history, checkpoints=checkpoints, on_round=_shown_on(display)
-    )
+    summary = summarise(federation, outcome, baselines, history=history.entries)
+    return {**summary, "versions": versions()}
 
 
 def _run_baseline(
@@ -79,13 +73,6 @@ def _run_baseline(
         return run_federation(
             baseline, grid, history=History(), num_rounds=main.progress.round_number
         )
-
-
-def _shown_on(display: Display) -> Callable[[RoundReport], None]:
-    def show(report: RoundReport) -> None:
-        display.round_done(report)
-
-    return show
 
 
 def _described(federation: Federation, label: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedward.common.intervals import mean_interval, site_mean
 from fedward.common.task import Metric
+from fedward.server.history import Entry
 from fedward.server.rounds import Outcome
 from fedward.simulations.federation import Federation
 
@@ -12,10 +13,19 @@ Figures = dict[str, dict[str, Any]]
 
 
 def summarise(
-    federation: Federation, outcome: Outcome, baselines: Mapping[str, Outcome]
+    federation: Federation,
+    outcome: Outcome,
+    baselines: Mapping[str, Outcome],
+    *,
+    history: Sequence[Entry],
 ) -> dict[str, Any]:
-    """Return the summary of one repetition."""
+    """Return the summary of one repetition.
+
+    What happened on the way is counted from the history, which a resumed run has whole.
+    """
     config = federation.config
+    rounds = [e for e in history if e.site is None and e.phase == "train"]
+    refused = [e for e in history if e.status in {"rejected", "failed"}]
     sites = {
         site: _site_summary(outcome.evaluations.get(site, {}))
         for site in sorted(federation.sites.site_ids)
@@ -34,13 +44,16 @@ def summarise(
         "global": _global({site: found["metrics"] for site, found in sites.items()}),
         "baselines": {kind: _baseline(found) for kind, found in baselines.items()},
         "repeats": [],
-        "skipped_rounds": outcome.skipped_rounds,
-        "rejected": outcome.rejected,
-        "seconds": {
-            "total": None,
-            "rounds": [round(seconds, 4) for seconds in outcome.round_seconds],
+        "skipped_rounds": [e.round_number for e in rounds if e.status == "skipped"],
+        "rejected": [
+            {"round": e.round_number, "site": e.site, "status": e.status, "reason": e.reason}
+            for e in refused
+        ],
+        "seconds": {"total": None, "rounds": [round(e.seconds or 0.0, 4) for e in rounds]},
+        "bytes": {
+            "sent": sum(e.bytes_sent or 0 for e in history),
+            "received": sum(e.bytes_received or 0 for e in history),
         },
-        "bytes": {"sent": outcome.bytes_sent, "received": outcome.bytes_received},
         "peak_memory_bytes": None,
     }
 
@@ -73,9 +86,7 @@ def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for kind, baseline in first["baselines"].items()
     }
     first["rejected"] = [entry for s in summaries for entry in s["rejected"]]
-    first["bytes"] = {
-        way: sum(s["bytes"][way] for s in summaries) for way in ("sent", "received")
-    }
+    first["bytes"] = {way: sum(s["bytes"][way] for s in summaries) for way in ("sent", "received")}
     return first
 
 

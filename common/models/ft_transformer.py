@@ -6,7 +6,7 @@ Ours: a token is a linear map of *all* columns of its field (value and missing f
 categories with "missing"), which is their feature tokenizer with a token for "missing"; one
 dropout rate serves attention and feed-forward; and the default is small, for hospital tables.
 
-Shapes: B patients, F columns, T tokens (the class token and one per field), N fields, w columns of
+Shapes (all may be led by K stacked sites): B patients, F columns, T tokens (the class token and one per field), N fields, w columns of
 the widest field, Q tokens that are computed, d token width, h heads, e = d / h.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedward.common.errors import ConfigError
+from fedward.common.models.layers import LayerNorm, Linear
 from fedward.common.models.layout import FieldLayout
 from fedward.common.models.options import PositiveInt, Probability
 from fedward.common.task import Batch
@@ -61,13 +62,13 @@ class FTTransformer(nn.Module):
                 for number in range(num_layers)
             )
         )
-        self.norm = nn.LayerNorm(d_token)
-        self.head = nn.Linear(d_token, num_classes)
+        self.norm = LayerNorm(d_token)
+        self.head = Linear(d_token, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""
         class_B1d = self.blocks(self.tokenizer(batch["features"]))
-        logits_BC: Tensor = self.head(functional.relu(self.norm(class_B1d[:, 0])))
+        logits_BC: Tensor = self.head(functional.relu(self.norm(class_B1d[..., 0, :])))
         return logits_BC
 
 
@@ -114,10 +115,11 @@ class FieldTokenizer(nn.Module):
     def forward(self, features_BF: Tensor) -> Tensor:
         """Return the tokens (B, T, d), the class token first."""
         padded_BF = functional.pad(features_BF, (0, 1))
-        columns_BNw = padded_BF[:, self.column_Nw]
-        tokens_BNd = torch.einsum("bnw,nwd->bnd", columns_BNw, self.weight) + self.bias
-        class_B1d = self.class_token.expand(len(features_BF), 1, -1)
-        return torch.cat([class_B1d, tokens_BNd], dim=1)
+        columns_BNw = padded_BF[..., self.column_Nw]
+        tokens_BNd = torch.einsum("...bnw,...nwd->...bnd", columns_BNw, self.weight)
+        class_11d = self.class_token[..., None, None, :]
+        class_B1d = class_11d.expand(*features_BF.shape[:-1], 1, class_11d.shape[-1])
+        return torch.cat([class_B1d, tokens_BNd + self.bias.unsqueeze(-3)], dim=-2)
 
 
 class Block(nn.Module):
@@ -132,34 +134,34 @@ class Block(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.num_queries = 1 if place.is_last else None
-        self.norm_attention = nn.Identity() if place.is_first else nn.LayerNorm(d_token)
-        self.query = nn.Linear(d_token, d_token)
-        self.key_value = nn.Linear(d_token, 2 * d_token)
-        self.out = nn.Linear(d_token, d_token)
-        self.norm_ff = nn.LayerNorm(d_token)
-        self.ff_in = nn.Linear(d_token, 2 * width)
-        self.ff_out = nn.Linear(width, d_token)
+        self.norm_attention = nn.Identity() if place.is_first else LayerNorm(d_token)
+        self.query = Linear(d_token, d_token)
+        self.key_value = Linear(d_token, 2 * d_token)
+        self.out = Linear(d_token, d_token)
+        self.norm_ff = LayerNorm(d_token)
+        self.ff_in = Linear(d_token, 2 * width)
+        self.ff_out = Linear(width, d_token)
         # Absent at rate 0: even then nn.Dropout would draw random numbers.
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x_BTd: Tensor) -> Tensor:
         """Return the tokens after one block: (B, T, d), or (B, 1, d) after the last."""
         attended_BQd = self._attention(self.norm_attention(x_BTd))
-        x_BQd = x_BTd[:, : self.num_queries] + attended_BQd
+        x_BQd = x_BTd[..., : self.num_queries, :] + attended_BQd
         value, gate = self.ff_in(self.norm_ff(x_BQd)).chunk(2, dim=-1)
         residual_BQd: Tensor = self.ff_out(self.dropout(value * functional.relu(gate)))
         return x_BQd + residual_BQd
 
     def _attention(self, x_BTd: Tensor) -> Tensor:
-        # Spelled out: scaled_dot_product_attention has no vmap rule on the CPU, so stacked
-        # sites would be computed one by one, with a warning.
+        # Spelled out: scaled_dot_product_attention has no vmap rule on the CPU, which gradients
+        # per patient need.
         d_head = x_BTd.shape[-1] // self.num_heads
-        query_BQd = self.query(x_BTd[:, : self.num_queries]) / sqrt(d_head)
-        q_BhQe = query_BQd.unflatten(-1, (self.num_heads, d_head)).transpose(1, 2)
+        query_BQd = self.query(x_BTd[..., : self.num_queries, :]) / sqrt(d_head)
+        q_BhQe = query_BQd.unflatten(-1, (self.num_heads, d_head)).transpose(-3, -2)
         kv_BT2he = self.key_value(x_BTd).unflatten(-1, (2, self.num_heads, d_head))
-        k_BhTe, v_BhTe = kv_BT2he.permute(2, 0, 3, 1, 4)
+        k_BhTe, v_BhTe = (part.transpose(-3, -2) for part in kv_BT2he.unbind(-3))
         weights_BhQT = self.dropout(_softmax(q_BhQe @ k_BhTe.transpose(-2, -1)))
-        mixed_BQd: Tensor = self.out((weights_BhQT @ v_BhTe).transpose(1, 2).flatten(2))
+        mixed_BQd: Tensor = self.out((weights_BhQT @ v_BhTe).transpose(-3, -2).flatten(-2))
         return mixed_BQd
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fedward.common.models.layers import Linear
 from fedward.common.models.layout import FieldLayout, num_columns
 from fedward.common.task import Batch
 
@@ -11,7 +12,7 @@ class LogisticRegression(nn.Module):
 
     def __init__(self, layout: FieldLayout, num_classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(num_columns(layout), num_classes)
+        self.linear = Linear(num_columns(layout), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedward.common.models.layers import LayerNorm, Linear
 from fedward.common.models.layout import FieldLayout, num_columns
 from fedward.common.models.options import PositiveInt, Probability
 from fedward.common.task import Batch
@@ -47,14 +48,14 @@ class MLP(nn.Module):
         widths = [num_columns(layout), *hidden]
         layers: list[nn.Module] = []
         for width_in, width in pairwise(widths):
-            layers.append(nn.Linear(width_in, width))
+            layers.append(Linear(width_in, width))
             if norm != "none":
                 layers.append(_normalisation(norm, width))
             layers.append(ACTIVATIONS[activation]())
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head = Linear(widths[-1], num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits (B, C)."""
@@ -78,7 +79,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 def _normalisation(kind: str, width: int) -> nn.Module:
     if kind == "layer":
-        return nn.LayerNorm(width)
+        return LayerNorm(width)
     if kind == "group":
         return nn.GroupNorm(gcd(width, MAX_GROUPS), width)
     return BatchNorm(width)

@@ -6,12 +6,12 @@ Up to `MAX_LINES` sites are drawn as lines; more of them as bands of quantiles.
 import numpy as np
 import plotly.graph_objects as go
 
+from fedward.common.wording import title
 from fedward.server.report.charts import Chart, frame, numbers, plain, whole_rounds
 from fedward.server.report.palette import BLUE, INK, MUTED, VERMILLION, line_style
 from fedward.server.report.series import STATUSES, Floats, Rounds, chunk, thin
-from fedward.server.report.wording import title
 
-MAX_LINES = 12
+MAX_LINES = 8
 MAX_GRID_SITES, MAX_GRID_ROUNDS = 30, 60
 STATUS_STYLES = {
     "ok": ("accepted", "#9cc3de", "square", ""),

@@ -7,14 +7,14 @@ import plotly.graph_objects as go
 from fedward.common.intervals import wilson
 from fedward.common.metrics import CalibrationCurve
 from fedward.common.task import Metric
+from fedward.common.wording import figure as worded
+from fedward.common.wording import title
 from fedward.server.report.charts import Chart, frame, plain
 from fedward.server.report.palette import ARMS, BLUE, INK, MUTED, line_style
 from fedward.server.report.verdict import Comparison
-from fedward.server.report.wording import figure as worded
-from fedward.server.report.wording import title
 
 MAX_ROWS = 30
-MAX_CURVES = 12
+MAX_CURVES = 8
 MAX_BARS = 2
 
 

@@ -19,9 +19,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
+from fedward.common import wording
 from fedward.common.metrics import LOWER_IS_BETTER
 from fedward.common.task import Metric
-from fedward.server.report import wording
 from fedward.server.report.caveats import caveats
 from fedward.server.report.charts import Chart
 from fedward.server.report.charts_rounds import (
@@ -156,7 +156,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     """Return the run's facts in the order in which they are shown."""
     facts, seconds = run.facts, run.facts.get("seconds", {})
     versions = ", ".join(f"{name} {found}" for name, found in facts.get("versions", {}).items())
-    seeds = [r.seed for r in run.repeats if r.seed is not None] or [facts.get("seed")]
+    seeds = [str(r.seed) for r in run.repeats] or [str(facts.get("seed", "unknown"))]
     total, memory = seconds.get("total"), facts.get("peak_memory_bytes")
     found = {
         "Task": facts.get("task"),
@@ -165,7 +165,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         "Sites": f"{len(run.federated.sites):,}" if run.federated.sites else None,
         "Rounds": facts.get("rounds_run"),
         "Ended by": _ending(run),
-        "Seeds" if len(seeds) > 1 else "Seed": ", ".join(map(str, dict.fromkeys(seeds))),
+        "Seeds" if len(seeds) > 1 else "Seed": ", ".join(dict.fromkeys(seeds)),
         "Repetitions": len(run.repeats) or None,
         "Engine": facts.get("engine"),
         "Created": wording.moment(facts["created"]) if facts.get("created") else None,

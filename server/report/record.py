@@ -105,8 +105,15 @@ def read_run(run_dir: Path) -> RunRecord:
     Raises:
         FedwardError: `summary.json` is missing or is not an object of JSON.
     """
-    summary = _read_summary(run_dir / "summary.json")
     config = run_dir / "config.yaml"
+    return parse_run(
+        _read_summary(run_dir / "summary.json"),
+        config.read_text(encoding="utf-8") if config.exists() else "",
+    )
+
+
+def parse_run(summary: Mapping[str, Any], config_text: str = "") -> RunRecord:
+    """Return the record that a summary describes."""
     plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
     nested = {k: summary[k] for k in ("versions", "seconds", "bytes") if _is_dict(summary.get(k))}
     return RunRecord(
@@ -119,7 +126,7 @@ def read_run(run_dir: Path) -> RunRecord:
         ],
         refused=[_refused(line) for line in summary.get("rejected") or []],
         skipped_rounds=[int(number) for number in summary.get("skipped_rounds") or []],
-        config_text=config.read_text(encoding="utf-8") if config.exists() else "",
+        config_text=config_text,
     )
 
 

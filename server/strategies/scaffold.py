@@ -69,8 +69,6 @@ class Scaffold(FedAvg):
 
 def _without_control(content: RecordDict) -> RecordDict:
     arrays: dict[str, Array] = {
-        key: array
-        for key, array in content["arrays"].items()
-        if not key.startswith("control.")
+        key: array for key, array in content["arrays"].items() if not key.startswith("control.")
     }
     return RecordDict({"arrays": record_of(arrays), "metrics": content["metrics"]})

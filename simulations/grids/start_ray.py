@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import ray
 
 from fedward.common.errors import NetworkError
+from fedward.common.quiet import quiet_third_parties
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 
@@ -32,8 +33,8 @@ def start_ray(options: RayOptions) -> bool:
     """
     if ray.is_initialized():
         return False
-    for name, value in _SILENCE.items():
-        os.environ.setdefault(name, value)
+    quiet_third_parties()
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads_per_actor))
     common = {
         "log_to_driver": False,
@@ -54,11 +55,3 @@ def start_ray(options: RayOptions) -> bool:
     except (ConnectionError, ValueError) as error:
         raise NetworkError(f"engine.address: no Ray cluster at {options.address}") from error
     return True
-
-
-_SILENCE = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_enable_metrics_collection": "0",
-}

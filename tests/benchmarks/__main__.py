@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument("--case", action="append", help="only these")
     args = parser.parse_args()
     failed = False
-    print(f"{'case':18} {'engine':10} {'round s':>9} {'plain s':>9} {'ratio':>7} {'goal':>6}  range")
+    print(
+        f"{'case':18} {'engine':10} {'round s':>9} {'plain s':>9} {'ratio':>7} {'goal':>6}  range"
+    )
     for case, goals, rounds in PROGRAMME:
         if args.case and case not in args.case:
             continue
@@ -53,7 +55,9 @@ def main() -> int:
     if not args.case or "no-op" in args.case:
         seconds = [steady(measure("no-op", "inprocess", 9)) for _ in range(args.repetitions)]
         middle = statistics.median(seconds)
-        print(f"{'no-op, 500 sites':18} {'inprocess':10} {middle:9.4f}  goal {NO_OP_GOAL_S} s a round")
+        print(
+            f"{'no-op, 500 sites':18} {'inprocess':10} {middle:9.4f}  goal {NO_OP_GOAL_S} s a round"
+        )
     return int(failed)
 
 

@@ -22,7 +22,7 @@ def main(case_name: str, engine: str, rounds: str) -> None:
 
         torch.set_num_threads(1)
     found = plain(case, int(rounds)) if engine == "plain" else federated(case, engine, int(rounds))
-    print(json.dumps({"case": asdict(case), "engine": engine, **found}))  # noqa: T201
+    print(json.dumps({"case": asdict(case), "engine": engine, **found}))
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def _history(run: FakeRun, refused: list[dict[str, Any]]) -> list[dict[str, Any]
 def _evaluations(
     run: FakeRun, number: int, level: np.ndarray, wobble: np.ndarray
 ) -> list[dict[str, Any]]:
-    lines = []
+    lines: list[dict[str, Any]] = []
     for index, site in enumerate(run.sites):
         base = float(np.clip(level[index] + wobble[index, 1], 0, 1))
         metrics = {"eval_loss": 0.9 - 0.5 * base, "brier": 0.4 - 0.3 * base, "f1": base - 0.05}

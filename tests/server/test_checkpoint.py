@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_loadable(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left on device.*--resume"):
+    with pytest.raises(StorageError, match=r"No space left on device.*--resume"):
         folder.save(Progress(2, {PARAMETERS: np.zeros(2, np.float32)}), strategy)
     progress = folder.load_newest(strategy)
     assert progress is not None

@@ -66,7 +66,6 @@ def test_a_skipped_round_leaves_the_model_alone_and_the_run_recovers() -> None:
     outcome, loop = run_toy(
         targets=TARGETS, tampering=dict.fromkeys(TARGETS, fail_in_round_two), rounds=3
     )
-    assert outcome.skipped_rounds == [2]
     np.testing.assert_allclose(outcome.progress.vectors[PARAMETERS], 2.25, rtol=1e-6)
     skipped = [e for e in loop.history.entries if e.status == "skipped"]
     assert [e.round_number for e in skipped] == [2]
@@ -100,7 +99,9 @@ def test_evaluation_happens_when_it_is_due_and_always_after_the_last_round() -> 
 
 
 def test_bytes_are_counted_both_ways() -> None:
-    outcome, _ = run_toy(targets=TARGETS, rounds=1)
+    _, loop = run_toy(targets=TARGETS, rounds=1)
     vector_bytes = 3 * 4
-    assert outcome.bytes_received == 4 * vector_bytes
-    assert outcome.bytes_sent == 2 * 4 * vector_bytes  # once to train, once to evaluate
+    lines = [entry for entry in loop.history.entries if entry.site is not None]
+    assert sum(entry.bytes_received or 0 for entry in lines) == 4 * vector_bytes
+    sent = sum(entry.bytes_sent or 0 for entry in lines)
+    assert sent == 2 * 4 * vector_bytes, "once to train, once to evaluate"

@@ -108,6 +108,9 @@ BAD: dict[str, tuple[Tampering, str]] = {
     "a report that is no JSON": (with_report("{"), "not valid JSON"),
     "a NaN in the report": (with_report('{"metrics": {"auroc": {"value": NaN}}}'), "JSON"),
     "a report that is a list": (with_report("[]"), "not an object"),
+    "a report of something else": (with_report('{"metrics": [1]}'), "does not hold figures"),
+    "a figure that is text": (with_report('{"metrics": {"auroc": {"value": "1"}}}'), "figures"),
+    "a time that is text": (with_report('{"seconds": "long"}'), "not a number"),
     "an endless report": (with_report('"' + "x" * 1_000_001 + '"'), "too long"),
 }
 
@@ -165,5 +168,3 @@ def test_no_honest_reply_is_rejected_in_a_thousand_site_rounds() -> None:
     trained = [e for e in loop.history.entries if e.phase == "train" and e.site is not None]
     assert len(trained) == 1000
     assert all(entry.status == "ok" for entry in trained)
-
-

@@ -23,7 +23,8 @@ from fedward.common.records import (
 )
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
-from fedward.server.rounds import Outcome, Plan, RoundLoop
+from fedward.server.plan import Plan
+from fedward.server.rounds import Outcome, RoundLoop
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.inprocess import InProcessGrid
 from fedward.simulations.worker import SiteWorker
@@ -45,7 +46,9 @@ def toy_worker(targets: Mapping[str, float], tampering: Mapping[str, Tampering])
             if CONTROL in instruction.vectors:
                 vectors[CONTROL] = np.zeros_like(model)
         figure = {"value": float(model[0]), "low": None, "high": None, "n": 10, "reason": None}
-        update = Update(10, float(abs(model[0] - targets[site])), vectors, {"metrics": {"auroc": figure}})
+        update = Update(
+            10, float(abs(model[0] - targets[site])), vectors, {"metrics": {"auroc": figure}}
+        )
         reply = Message(
             reply_records(update, instruction.binding, loss_name=loss_name), reply_to=message
         )
@@ -59,7 +62,7 @@ def toy_worker(targets: Mapping[str, float], tampering: Mapping[str, Tampering])
     def evaluate(message: Message, context: Context) -> Message:
         return answer(message, context, "eval_loss")
 
-    nodes = {number: site for number, site in enumerate(sorted(targets), start=1)}
+    nodes = dict(enumerate(sorted(targets), start=1))
     return SiteWorker(app, nodes)
 
 

@@ -1,8 +1,10 @@
 """Numbers and names as people read them."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from fedward.common.task import Metric
+if TYPE_CHECKING:  # a display starts before torch is loaded
+    from fedward.common.task import Metric
 
 MINUS = "\N{MINUS SIGN}"
 TITLES = {
@@ -28,16 +30,17 @@ def number(value: float | None, *, signed: bool = False) -> str:
     """Return three decimals with a true minus sign, or a dash."""
     if value is None:
         return "–"
+    value = round(value, 3) or 0.0  # no minus before a zero
     text = f"{value:+.3f}" if signed else f"{value:.3f}"
     return text.replace("-", MINUS)
 
 
-def figure(metric: Metric, *, signed: bool = False) -> str:
+def figure(metric: "Metric", *, signed: bool = False) -> str:
     """Return '0.910 [0.850, 0.960]', without the interval where there is none."""
     return f"{number(metric.value, signed=signed)}{interval(metric)}"
 
 
-def interval(metric: Metric) -> str:
+def interval(metric: "Metric") -> str:
     """Return ' [0.850, 0.960]', or nothing where there is no interval."""
     if metric.value is None or metric.low is None or metric.high is None:
         return ""

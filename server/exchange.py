@@ -1,0 +1,71 @@
+"""One exchange: bound instructions go out, and every reply is checked before anyone uses it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedward.server.history import Entry, Phase
+from fedward.server.instructions import Round, bind
+from fedward.server.plan import Plan
+from fedward.server.validation import Accepted, Rejected, check_replies
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What came back."""
+
+    round_number: int
+    phase: Phase
+    accepted: list[Accepted]
+    refused: list[Rejected]
+    bytes_sent: Mapping[str, int]
+    """To each site that was asked."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of models and statistics, both ways."""
+        return sum(self.bytes_sent.values()) + sum(reply.num_bytes for reply in self.accepted)
+
+    def entries(self) -> list[Entry]:
+        """Return the history's lines, one per site."""
+        good = [
+            Entry(
+                self.round_number,
+                self.phase,
+                site=reply.site,
+                num_examples=reply.num_examples,
+                metrics={loss_name(self.phase): reply.loss, **reply.figures()},
+                seconds=reply.report.get("seconds"),
+                bytes_sent=self.bytes_sent[reply.site],
+                bytes_received=reply.num_bytes,
+            )
+            for reply in self.accepted
+        ]
+        return good + [refused_entry(self.round_number, self.phase, r) for r in self.refused]
+
+
+def exchange(grid: Grid, plan: Plan, messages: Iterable[Message], this: Round) -> Exchange:
+    """Send the strategy's messages, wait, and check every reply."""
+    bound = [(message, bind(message, plan, this)) for message in messages]
+    bound.sort(key=lambda pair: pair[1].site)
+    replies = grid.send_and_receive(
+        [message for message, _ in bound], timeout=plan.sampling.deadline_s
+    )
+    sent = {message.metadata.dst_node_id: expected for message, expected in bound}
+    accepted, refused = check_replies(sent, replies, loss_name=loss_name(this.phase))
+    sizes = {expected.site: expected.num_bytes for expected in sent.values()}
+    return Exchange(this.number, this.phase, accepted, refused, sizes)
+
+
+def loss_name(phase: Phase) -> str:
+    """Return the name of the loss that replies carry."""
+    return "train_loss" if phase == "train" else "eval_loss"
+
+
+def refused_entry(round_number: int, phase: Phase, refused: Rejected) -> Entry:
+    """Return the history's line for a reply that did not count."""
+    return Entry(
+        round_number, phase, site=refused.site, status=refused.status, reason=refused.reason
+    )

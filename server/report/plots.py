@@ -1,0 +1,150 @@
+"""`plots/*.png` for slides and papers: how the model learned, and each site against baselines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedward.common.wording import short, title
+from fedward.server.report.charts_rounds import MAX_LINES
+from fedward.server.report.charts_sites import MAX_ROWS
+from fedward.server.report.palette import ARMS, BLUE, INK, MUTED, RULE, line_style
+from fedward.server.report.record import RunRecord, read_run
+from fedward.server.report.series import Rounds, read_rounds
+from fedward.server.report.verdict import Comparison, compare_sites
+
+DPI = 150
+# The marks and dashes of the page in matplotlib's alphabet, in the same order.
+PNG_MARKS = ("o", "s", "D", "^", "P", "X", "*", "p")
+PNG_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+
+
+def write_plots(run_dir: Path) -> list[Path]:
+    """Write the plots that the run has figures for into `run_dir/plots`; return their paths.
+
+    Raises:
+        FedwardError: `summary.json` is missing, or a file is not what it should be.
+    """
+    run = read_run(run_dir)
+    rounds = read_rounds(run_dir, list(run.federated.sites))
+    folder = run_dir / "plots"
+    folder.mkdir(exist_ok=True)
+    metric = run.primary_metric
+    written = []
+    if rounds.numbers:
+        written.append(_save(_convergence(run, rounds, metric), folder / "convergence.png"))
+    if metric and (sites := [c for c in compare_sites(run, metric) if _drawable(c)]):
+        written.append(_save(_sites(run, sites, metric), folder / "sites.png"))
+    return written
+
+
+def _convergence(run: RunRecord, rounds: Rounds, metric: str | None) -> Figure:
+    loss = "eval_loss" if "eval_loss" in rounds.figures else "train_loss"
+    names = [name for name in (metric, loss) if name in rounds.figures and name]
+    figure = Figure(figsize=(5.2 * max(len(names), 1), 3.8), layout="constrained")
+    for place, name in enumerate(names, start=1):
+        _by_round(_axes(figure, 1, len(names), place), rounds, name)
+    figure.suptitle(run.name, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    return figure
+
+
+def _by_round(axes: Axes, rounds: Rounds, name: str) -> None:
+    values_RS = rounds.per_site.get(name, np.zeros((len(rounds.numbers), 0)))
+    sites = np.flatnonzero(np.isfinite(values_RS).any(axis=0))
+    x = np.array(rounds.numbers)
+    if len(sites) <= MAX_LINES:
+        for index in sites:
+            _line(axes, x, values_RS[:, index], int(index), rounds.sites[index])
+    else:
+        there = np.isfinite(values_RS).any(axis=1)
+        low, high = np.nanquantile(values_RS[there], [0.05, 0.95], axis=1)
+        axes.fill_between(x[there], low, high, color=BLUE, alpha=0.2, lw=0, label="90 % of sites")
+    curve = rounds.curve(name)
+    there = np.isfinite(curve)
+    axes.plot(x[there], curve[there], color=INK, lw=2.6, label="all sites")
+    axes.set_xlabel("round", color=MUTED)
+    axes.set_title(title(name), loc="left", fontsize=11, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _line(
+    axes: Axes, x: np.ndarray[tuple[int], np.dtype[np.int64]], y: np.ndarray, index: int, site: str
+) -> None:
+    colour, _, dash = line_style(index)
+    there = np.isfinite(y)
+    axes.plot(
+        x[there],
+        y[there],
+        color=colour,
+        ls=PNG_DASHES[dash],
+        lw=1.1,
+        marker=PNG_MARKS[index % len(PNG_MARKS)],
+        markersize=4,
+        markevery=max(1, int(there.sum()) // 8),
+        label=_literal(site),
+    )
+
+
+def _sites(run: RunRecord, sites: Sequence[Comparison], metric: str) -> Figure:
+    """Return value and interval per site and way of training; the first `MAX_ROWS` sites."""
+    shown = sites[:MAX_ROWS]
+    figure = Figure(figsize=(7.2, 1.6 + 0.48 * len(shown)), layout="constrained")
+    axes = _axes(figure, 1, 1, 1)
+    for position, (name, style) in enumerate(ARMS.items()):
+        rows = [(r, m) for r, c in enumerate(shown) if (m := getattr(c, name)).value is not None]
+        if not rows:
+            continue
+        values = np.array([m.value for _, m in rows])
+        low = np.array([m.value if m.low is None else m.low for _, m in rows])
+        high = np.array([m.value if m.high is None else m.high for _, m in rows])
+        axes.errorbar(
+            values,
+            [r + (position - 1) * 0.24 for r, _ in rows],
+            xerr=np.abs([values - low, high - values]),
+            fmt=style.mark_png,
+            markersize=5,
+            color=style.colour,
+            lw=1.6,
+            label=style.label,
+        )
+    axes.set_yticks(range(len(shown)), [_literal(c.site) for c in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    cut = "" if len(shown) == len(sites) else f", the first {len(shown)} of {len(sites):,} sites"
+    axes.set_title(
+        f"{_literal(run.name, 60)}: {title(metric)} with 95 % intervals{cut}",
+        loc="left",
+        fontsize=11,
+        color=INK,
+    )
+    axes.legend(frameon=False, ncols=3, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.08))
+    return figure
+
+
+def _axes(figure: Figure, rows: int, columns: int, place: int) -> Axes:
+    axes = figure.add_subplot(rows, columns, place)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(RULE)
+    axes.tick_params(colors=MUTED, labelsize=9)
+    axes.grid(color="#eef1f4")
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _drawable(comparison: Comparison) -> bool:
+    return any(getattr(comparison, name).value is not None for name in ARMS)
+
+
+def _literal(name: str, limit: int = 24) -> str:
+    """Return a site's name such that matplotlib reads no mathematics in it."""
+    return short(name, limit).replace("$", r"\$")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": "fedward"})
+    return path
