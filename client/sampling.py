@@ -68,4 +68,6 @@ class ShuffleSampler:
         orders = [torch.randperm(num_patients, generator=rng) for _ in range(num_epochs)]
         lengths = (epoch * num_epochs)[:num_steps]
         indices = orders[0] if num_epochs == 1 else torch.cat(orders)
-        return indices[: sum(lengths)], lengths
+        if num_steps < len(epoch) * num_epochs:
+            indices = indices[: sum(lengths)]
+        return indices, lengths

@@ -125,12 +125,7 @@ class PlainStep:
         if bound is None or bound.model is not model:
             bound = self._bound = _Bound(model, self.optimizer, self.correction)
         loss = self.loss_per_sample(model(batch), batch).mean()
-        # materialize: a parameter that the batch does not reach has gradient 0.
-        gradients: Sequence[Tensor]
-        gradients = torch.autograd.grad(loss, bound.parameters, materialize_grads=True)
-        if bound.correct is not None:
-            gradients = bound.correct(bound.parameters, gradients)
-        bound.optimizer.step(gradients)
+        bound.step(_gradients(loss, bound.parameters))
         return loss.detach()
 
 
@@ -145,6 +140,23 @@ class _Bound:
         self.parameters = list(named.values())
         self.optimizer = Optimizer(settings, self.parameters)
         self.correct = None if correction is None else _corrector(correction, named)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Correct the gradients and step along them."""
+        if self.correct is not None:
+            gradients = self.correct(self.parameters, gradients)
+        self.optimizer.step(gradients)
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the gradient of each parameter; 0 where the batch does not reach it.
+
+    By `backward`, which is quicker than `torch.autograd.grad` by a tenth of a small step.
+    """
+    for parameter in parameters:
+        parameter.grad = None
+    loss.backward()  # type: ignore[no-untyped-call]
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
 
 def _corrector(correction: Correction, named: Parameters) -> Corrector:

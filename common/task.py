@@ -37,8 +37,8 @@ class PatientDataset:
 
     def batch(self, patients: Tensor) -> Batch:
         """Return all rows of the patients at positions `patients` (B,) int64."""
-        index = self.row_index(patients)
-        return {key: rows[index] for key, rows in self.rows.items()}
+        index = self.row_index(patients).to(self.rows["patient_id"].device)
+        return {key: rows.index_select(0, index) for key, rows in self.rows.items()}
 
     def row_index(self, patients: Tensor) -> Tensor:
         """Return the positions of all rows of the patients at positions `patients`."""

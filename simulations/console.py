@@ -96,8 +96,7 @@ class PlainDisplay:
 
     def finish(self, summary: Mapping[str, Any], run_dir: Path) -> None:
         """Print the table of sites and the paths."""
-        for part in results(summary, run_dir, width=self.console.width):
-            self.console.print(part, crop=False)
+        _print_results(self.console, summary, run_dir)
 
     def close(self) -> None:
         """Do nothing: every line is already out."""
@@ -147,8 +146,7 @@ class LiveDisplay:
         """Leave the last frame on screen and print the table of sites and the paths."""
         self._phase = Text()
         self.close()
-        for part in results(summary, run_dir, width=self.console.width):
-            self.console.print(part, crop=False)
+        _print_results(self.console, summary, run_dir)
 
     def close(self) -> None:
         """Stop redrawing and show the cursor again."""
@@ -165,6 +163,11 @@ class LiveDisplay:
         if self._phase.plain:
             parts.append(self._phase)
         return Group(*parts)
+
+
+def _print_results(console: Console, summary: Mapping[str, Any], run_dir: Path) -> None:
+    for part in results(summary, run_dir, width=console.width):
+        console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
 
 
 def _progress_bar(console: Console) -> Progress:

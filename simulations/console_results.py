@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedward.common.wording import MINUS, duration, interval, number, size, title
+from fedward.common.wording import MINUS, duration, interval, number, short, size, title
 
 if TYPE_CHECKING:
     from fedward.common.task import Metric
@@ -43,6 +43,9 @@ def results(summary: Mapping[str, Any], run_dir: Path, *, width: int) -> Iterato
     else:
         sites = compare_sites(run, metric)
         mean = compare_mean(run, metric, sites)
+        over = f", {len(run.repeats)} repetitions" if run.repeats else ""
+        what = f"{title(metric)} on each site's test patients, 95 % intervals{over}"
+        yield Text(what, style="bold")
         yield _table(run, metric, [*sites[:MAX_ROWS], mean], width=width)
         if len(sites) > MAX_ROWS:
             yield Text(f"{len(sites) - MAX_ROWS:,} more sites are in the report.", style="dim")
@@ -63,11 +66,7 @@ def printable(text: str) -> str:
 def _table(run: RunRecord, metric: str, rows: list[Comparison], *, width: int) -> Table:
     arms = {"local": "alone", "federated": "federated", "pooled": "pooled"}
     shown = [name for name in arms if name == "federated" or name in run.baselines]
-    over = f", {len(run.repeats)} repetitions" if run.repeats else ""
     table = Table(
-        title=Text(f"{title(metric)} on each site's test patients, 95 % intervals{over}"),
-        title_justify="left",
-        title_style="bold",
         box=None,
         padding=(0, 2, 0, 0),
         header_style="dim",
@@ -82,7 +81,7 @@ def _table(run: RunRecord, metric: str, rows: list[Comparison], *, width: int) -
     for position, row in enumerate(rows):
         is_mean = position == len(rows) - 1
         cells = [
-            Text("mean" if is_mean else printable(row.site)),
+            Text("mean" if is_mean else short(printable(row.site), 40 if width >= WIDE else 30)),
             Text("" if row.num_test is None else f"{row.num_test:,}"),
             *(_cell(getattr(row, name), width) for name in shown),
         ]
@@ -128,7 +127,9 @@ def _cost(run: RunRecord) -> Iterator[Text]:
         total = (traffic.get("sent") or 0) + (traffic.get("received") or 0)
         parts.append(f"{size(float(total))} moved")
     if run.refused:
-        parts.append(f"{len(run.refused):,} replies refused")
+        parts.append(
+            f"{len(run.refused):,} {'reply' if len(run.refused) == 1 else 'replies'} refused"
+        )
     if run.ended_early:
         parts.append(f"ended early: {printable(str(run.facts.get('stopped_by')))}")
     yield Text(", ".join(parts), style="dim")
@@ -139,9 +140,7 @@ def _files(run_dir: Path) -> Iterator[Text]:
         path = run_dir / name
         if path.exists():
             # Never broken by a line end: a path is there to be copied.
-            yield Text.assemble(
-                (f"{what:<11}", "dim"), str(_near(path)), no_wrap=True, overflow="ignore"
-            )
+            yield Text.assemble((f"{what:<11}", "dim"), str(_near(path)), no_wrap=True)
 
 
 def _near(path: Path) -> Path:

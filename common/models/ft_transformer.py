@@ -6,8 +6,9 @@ Ours: a token is a linear map of *all* columns of its field (value and missing f
 categories with "missing"), which is their feature tokenizer with a token for "missing"; one
 dropout rate serves attention and feed-forward; and the default is small, for hospital tables.
 
-Shapes (all may be led by K stacked sites): B patients, F columns, T tokens (the class token and one per field), N fields, w columns of
-the widest field, Q tokens that are computed, d token width, h heads, e = d / h.
+Shapes, all of which may be led by K stacked sites: B patients, F columns, N fields, w columns of
+the widest field, T tokens (the class token and one per field), Q tokens that are computed, d token
+width, h heads, e = d / h.
 """
 
 from math import sqrt
@@ -136,7 +137,9 @@ class Block(nn.Module):
         self.num_queries = 1 if place.is_last else None
         self.norm_attention = nn.Identity() if place.is_first else LayerNorm(d_token)
         self.query = Linear(d_token, d_token)
-        self.key_value = Linear(d_token, 2 * d_token)
+        # No biases: softmax does not see a key's, and a value's only adds to that of `out`. The
+        # gradient of the former is rounding noise, which Adam would blow up to full steps.
+        self.key_value = Linear(d_token, 2 * d_token, bias=False)
         self.out = Linear(d_token, d_token)
         self.norm_ff = LayerNorm(d_token)
         self.ff_in = Linear(d_token, 2 * width)

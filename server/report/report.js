@@ -3,6 +3,7 @@
   "use strict";
   const specs = JSON.parse(document.getElementById("charts").textContent);
   const NARROW_PX = 560;
+  const PRINT_PX = 670;
 
   function layoutFor(place, layout) {
     const narrow = place.clientWidth < NARROW_PX;
@@ -36,6 +37,15 @@
     });
   }
 
+  // Paper has its own width, and a chart does not follow by itself.
+  function fit(widthOf) {
+    document.querySelectorAll("[data-drawn]").forEach(function (place) {
+      Plotly.relayout(place, { width: widthOf(place) }).then(function () {
+        place.layout.width = undefined;
+      });
+    });
+  }
+
   document.querySelectorAll("details").forEach(function (fold) {
     fold.addEventListener("toggle", function () {
       if (fold.open) drawIn(fold);
@@ -46,8 +56,13 @@
       fold.open = true;
       drawIn(fold);
     });
-    document.querySelectorAll("[data-drawn]").forEach(function (place) {
-      Plotly.Plots.resize(place);
+    fit(function (place) {
+      return place.closest(".pair") ? PRINT_PX / 2 - 20 : PRINT_PX;
+    });
+  });
+  window.addEventListener("afterprint", function () {
+    fit(function (place) {
+      return place.clientWidth;
     });
   });
   drawIn(document);

@@ -1,0 +1,1 @@
+"""Reads a hospital's files, and refuses what the schema does not promise."""

@@ -1,0 +1,207 @@
+"""The public data sets that the shipped configurations use: where they live, and how they arrive.
+
+`fedward data fetch` downloads from the public home, converts, verifies the parsed content against
+what was published, and only then puts it in place. A copy in `FEDWARD_DATA_DIR` is used as it is.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fedward.client.data.convert import heart_disease_table, sepsis_first_hours
+from fedward.common.errors import ConfigError, NetworkError, SiteDataError
+from fedward.common.registry import did_you_mean
+
+DATA_DIR = "FEDWARD_DATA_DIR"
+TIMEOUT_S = 60
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One public data set."""
+
+    name: str
+    folder: str
+    title: str
+    licence: str
+    citation: str
+    home: str
+    files: Mapping[str, tuple[int, int]]
+    """Rows and positive rows of each converted file."""
+    label: str
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where a complete copy is, if there is one."""
+        path = data_dir() / self.folder
+        return path if all((path / file).is_file() for file in self.files) else None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what `fedward data list --json` prints."""
+        path = self.local_path
+        return {**asdict(self), "local_path": None if path is None else str(path)}
+
+
+HEART = DataSet(
+    name="heart-disease",
+    folder="uci_heart_disease",
+    title="UCI Heart Disease: 920 patients of four hospitals",
+    licence="CC BY 4.0",
+    citation="Janosi, Steinbrunn, Pfisterer, Detrano 1988, UCI Machine Learning Repository, id 45",
+    home="https://archive.ics.uci.edu/static/public/45/heart+disease.zip",
+    files={"heart_disease_4sites.csv": (920, 509)},
+    label="num",
+)
+SEPSIS = DataSet(
+    name="sepsis",
+    folder="physionet2019_sepsis",
+    title="PhysioNet/CinC Challenge 2019: first hours of 40,336 intensive care patients, 2 hospitals",
+    licence="CC BY 4.0 (see physionet.org/content/challenge-2019 before passing it on)",
+    citation="Reyna et al. 2020, Crit Care Med 48:210-217, doi:10.13026/v64v-d857",
+    home="https://physionet.org/static/published-projects/challenge-2019/"
+    "early-prediction-of-sepsis-from-clinical-data-the-physionetcomputing-in-cardiology-challenge"
+    "-2019-1.0.0.zip",
+    files={
+        "hospital_A_first9h.csv.gz": (20336, 1790),
+        "hospital_B_first9h.csv.gz": (20000, 1142),
+    },
+    label="sepsis",
+)
+DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS)}
+
+
+def data_dir() -> Path:
+    """Return the folder of local copies: `FEDWARD_DATA_DIR`, or `~/.cache/fedward`."""
+    chosen = os.environ.get(DATA_DIR)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "fedward"
+
+
+def list_data_sets() -> list[DataSet]:
+    """Return all known data sets."""
+    return list(DATA_SETS.values())
+
+
+def resolve_root(root: str, base_dir: Path) -> Path:
+    """Return the folder that `data.root` means.
+
+    Args:
+        root: a data set's name, or a path.
+        base_dir: where relative paths start.
+
+    Raises:
+        ConfigError: it is not here; for a known data set, with the command that fetches it.
+    """
+    name = root.replace("_", "-").lower()
+    if name in DATA_SETS:
+        found = DATA_SETS[name].local_path
+        if found is None:
+            raise ConfigError(
+                f"data.root: {root} is not in {data_dir()}; run: fedward data fetch {name}\n"
+                f"(or set {DATA_DIR} to the folder that holds {DATA_SETS[name].folder})"
+            )
+        return found
+    path = base_dir / root
+    if not path.is_dir():
+        raise ConfigError(
+            f"data.root: there is no folder {path}{did_you_mean(name, DATA_SETS)}; "
+            f"data sets that can be fetched: {', '.join(DATA_SETS)} (fedward data fetch NAME)"
+        )
+    return path
+
+
+def fetch(name: str, *, to: Path | None = None, progress: Say = lambda text: None) -> Path:
+    """Download, convert and verify a data set, and return its folder.
+
+    Args:
+        name: as `list_data_sets` shows it.
+        to: the folder that holds data sets; default: `data_dir()`.
+        progress: called with what is being done.
+
+    Raises:
+        ConfigError: no such data set.
+        NetworkError: its home cannot be reached.
+        SiteDataError: what arrived is not what was published.
+    """
+    if name not in DATA_SETS:
+        raise ConfigError(
+            f"no data set {name!r}{did_you_mean(name, DATA_SETS)}; known: {', '.join(DATA_SETS)}"
+        )
+    entry = DATA_SETS[name]
+    target = (to or data_dir()) / entry.folder
+    progress(f"{entry.title}\nlicence: {entry.licence}\ncite: {entry.citation}")
+    if all((target / file).is_file() for file in entry.files):
+        progress("already here; checking it")
+        verify(entry, target)
+        return target
+    archive = _download(entry.home, progress)
+    progress("converting")
+    try:
+        tables = CONVERTERS[name](zipfile.ZipFile(io.BytesIO(archive)))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise SiteDataError(f"{entry.home}: not the archive that was published") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for file, table in tables.items():
+            table.to_csv(Path(scratch) / file, index=False)
+        verify(entry, Path(scratch))
+        target.mkdir(exist_ok=True)
+        for file in tables:
+            (Path(scratch) / file).replace(target / file)
+    progress(f"verified, {content_hash(target, entry)[:16]}")
+    return target
+
+
+def verify(entry: DataSet, folder: Path) -> None:
+    """Check rows and positives of each file against what was published.
+
+    Raises:
+        SiteDataError: they differ.
+    """
+    for file, (num_rows, num_positive) in entry.files.items():
+        label = pd.read_csv(folder / file, usecols=[entry.label])[entry.label]
+        found = (len(label), int((label > 0).sum()))
+        if found != (num_rows, num_positive):
+            raise SiteDataError(
+                f"{folder / file}: {found[0]} rows, {found[1]} positive; published are "
+                f"{num_rows} and {num_positive}"
+            )
+
+
+def content_hash(folder: Path, entry: DataSet) -> str:
+    """Return the SHA-256 of the parsed tables, which does not depend on how they are written."""
+    digest = hashlib.sha256()
+    for file in sorted(entry.files):
+        table = pd.read_csv(folder / file)
+        digest.update(",".join(map(str, table.columns)).encode())
+        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _download(url: str, progress: Say) -> bytes:
+    progress(f"downloading {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - https, above
+            content: bytes = answer.read()
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise NetworkError(
+            f"cannot reach {url} ({reason}); download it elsewhere, and set {DATA_DIR} to the "
+            "folder that holds the converted files"
+        ) from error
+    return content
+
+
+CONVERTERS: dict[str, Callable[[zipfile.ZipFile], dict[str, pd.DataFrame]]] = {
+    "heart-disease": heart_disease_table,
+    "sepsis": sepsis_first_hours,
+}

@@ -1,0 +1,104 @@
+"""From columns to the dense features that models see, with imputation, flags and scaling.
+
+A continuous field takes two columns: the standardised value, 0 (the mean) where it is missing,
+and a missing flag. A categorical field takes one column per category and one for missing.
+Means and deviations come from sums, so that sites can share them without sharing a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedward.common.tables.schema import FieldSchema
+from fedward.common.tables.table import Table
+from fedward.common.task import Statistics
+
+SUMS_PER_FIELD = 3
+
+
+@dataclass(frozen=True)
+class FieldLayout:
+    """Field i owns columns starts[i]:stops[i] of the features. Known without data."""
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+
+
+def layout_of(fields: Sequence[FieldSchema]) -> FieldLayout:
+    """Return which encoded columns belong to which field."""
+    stops = np.cumsum([field.width for field in fields]).tolist()
+    return FieldLayout(tuple(field.name for field in fields), (0, *stops[:-1]), tuple(stops))
+
+
+def statistics_size(fields: Sequence[FieldSchema]) -> int:
+    """Return the length of `local_statistics`: the row count, and three sums per field."""
+    return 1 + SUMS_PER_FIELD * sum(field.kind == "continuous" for field in fields)
+
+
+def local_statistics(table: Table, fields: Sequence[FieldSchema]) -> Statistics:
+    """Return sums over the rows: their number, then count, sum and sum of squares per field.
+
+    Values are shifted by the middle of the field's range first, which every site knows: sums of
+    squares of large values would lose the deviation to rounding. Two sites' sums add up.
+    """
+    sums = [float(len(table))]
+    for field in fields:
+        if field.kind == "continuous":
+            values = table.columns[field.name] - _shift(field)
+            known = values[~np.isnan(values)]
+            sums += [float(len(known)), float(known.sum()), float((known**2).sum())]
+    return np.array(sums)
+
+
+def encode(
+    table: Table, fields: Sequence[FieldSchema], statistics: Statistics
+) -> npt.NDArray[np.float32]:
+    """Return features (N, F) of the table's rows.
+
+    Args:
+        table: the rows.
+        fields: which of its columns, in order.
+        statistics: from `local_statistics` of *training* rows, of this site or summed over all.
+    """
+    layout = layout_of(fields)
+    x_NF = np.zeros((len(table), layout.stops[-1]), dtype=np.float32)
+    means, deviations = moments(fields, statistics)
+    place = 0
+    for field, start in zip(fields, layout.starts, strict=True):
+        values = table.columns[field.name]
+        missing = np.isnan(values)
+        if field.kind == "continuous":
+            scaled = (values - means[place]) / deviations[place]
+            x_NF[:, start] = np.where(missing, 0.0, scaled)
+            x_NF[:, start + 1] = missing
+            place += 1
+        else:
+            code = np.where(missing, len(field.categories), values).astype(np.int64)
+            x_NF[np.arange(len(table)), start + code] = 1.0
+    return x_NF
+
+
+def moments(
+    fields: Sequence[FieldSchema], statistics: Statistics
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and standard deviation of each continuous field.
+
+    A field that nobody measured has its range's middle as mean; one without spread, 1 as
+    deviation, so that it stays 0 rather than exploding.
+    """
+    shift = np.array([_shift(field) for field in fields if field.kind == "continuous"])
+    count, total, squares = statistics[1:].reshape(-1, SUMS_PER_FIELD).T
+    known = np.maximum(count, 1.0)
+    mean = total / known
+    variance = np.maximum(squares / known - mean**2, 0.0)
+    deviation = np.sqrt(variance)
+    spread = deviation > 1e-9 * np.maximum(1.0, np.abs(mean + shift))
+    return mean + shift, np.where(spread, deviation, 1.0)
+
+
+def _shift(field: FieldSchema) -> float:
+    assert field.range is not None
+    return (field.range[0] + field.range[1]) / 2

@@ -1,0 +1,157 @@
+"""Classification of patients from one clinical table per site."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedward.common.config.run import DataConfig, ModelConfig
+from fedward.common.errors import SiteDataError
+from fedward.common.metrics import binary_metrics, calibration_curve, multiclass_metrics
+from fedward.common.models import build
+from fedward.common.private_statistics import PrivateStatistic, Unprotected
+from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
+from fedward.common.tables.schema import TableSchema
+from fedward.common.tables.split import held_out_rows
+from fedward.common.tables.table import Table, TableSource
+from fedward.common.task import Batch, Metric, PatientDataset, SiteData, Split, Statistics
+
+SUBGROUP = "subgroup."
+
+
+class EhrClassification:
+    """The task `ehr-classification`: cross-entropy over the classes of the schema's label.
+
+    Args:
+        schema: what the columns mean.
+        data: which features, and how missing values are treated.
+        model: which network.
+        private: the gate for statistics of patients.
+    """
+
+    name = "ehr-classification"
+    primary_metric = "auroc"
+
+    def __init__(
+        self,
+        schema: TableSchema,
+        data: DataConfig,
+        model: ModelConfig,
+        *,
+        private: PrivateStatistic | None = None,
+    ) -> None:
+        self.schema = schema
+        self.fields = schema.select(data.features)
+        self.layout = layout_of(self.fields)
+        self.statistics_size = statistics_size(self.fields)
+        self._complete_cases = data.complete_cases
+        self._model = model
+        self._private = private or Unprotected()
+
+    def build_model(self) -> nn.Module:
+        """Return a freshly initialised model; the caller seeds torch."""
+        return build(
+            self._model.name,
+            self.layout,
+            self.schema.num_classes,
+            self._model.own,
+            own_models=True,
+        )
+
+    def local_statistics(self, source: TableSource, split: Split) -> Statistics:
+        """Return additive sums over the training rows (see `tables.encode`)."""
+        table = self._usable(source)
+        training = table.take(~held_out_rows(table, split, site=source.site_id))
+        sums = local_statistics(training, self.fields)
+        return self._private.release("normalisation", sums)
+
+    def datasets(
+        self, source: TableSource, split: Split, statistics: Statistics | None = None
+    ) -> SiteData:
+        """Return the site's patients, split, imputed, scaled and encoded.
+
+        Raises:
+            SiteDataError: no row is left, or the file does not hold what the schema promises.
+        """
+        table = self._usable(source)
+        held_out = held_out_rows(table, split, site=source.site_id)
+        training, testing = table.take(~held_out), table.take(held_out)
+        if statistics is None:
+            sums = local_statistics(training, self.fields)
+            statistics = self._private.release("normalisation", sums)
+        train_label = training.label if training.train_label is None else training.train_label
+        return SiteData(
+            self._dataset(training, statistics, train_label),
+            self._dataset(testing, statistics, testing.label),
+        )
+
+    def loss_per_sample(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the (B,) cross-entropies of logits (B, C)."""
+        return functional.cross_entropy(outputs, batch["label"], reduction="none")
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Metric]:
+        """Return the figures of logits (N, C), each with its interval and n."""
+        return self._metrics(outputs, batch["label"].numpy())
+
+    def details(self, outputs: Tensor, batch: Batch) -> dict[str, Any]:
+        """Return the calibration curve (two classes) and the figures of each subgroup."""
+        found: dict[str, Any] = {}
+        label = batch["label"].numpy()
+        if self.schema.num_classes == 2:
+            curve = calibration_curve(label, _probability(outputs)[:, 1])
+            found["calibration"] = {k: np.asarray(v).tolist() for k, v in asdict(curve).items()}
+        groups = {key: rows.numpy() for key, rows in batch.items() if key.startswith(SUBGROUP)}
+        if groups:
+            found["subgroups"] = {
+                key.removeprefix(SUBGROUP): {
+                    "metrics": {
+                        name: asdict(metric)
+                        for name, metric in self._metrics(
+                            outputs[torch.from_numpy(rows)], label[rows]
+                        ).items()
+                    }
+                }
+                for key, rows in groups.items()
+            }
+        return found
+
+    def _metrics(self, outputs: Tensor, label: Any) -> dict[str, Metric]:
+        probability_NC = _probability(outputs)
+        if self.schema.num_classes == 2:
+            return binary_metrics(label, probability_NC[:, 1])
+        return multiclass_metrics(label, probability_NC)
+
+    def _usable(self, source: TableSource) -> Table:
+        table = source.read()
+        if self._complete_cases:
+            missing = [np.isnan(table.columns[field.name]) for field in self.fields]
+            table = table.take(~np.logical_or.reduce(missing))
+        if len(table) == 0:
+            rule = " without a missing value" if self._complete_cases else ""
+            raise SiteDataError(f"site {source.site_id}: no row{rule} is left to learn from")
+        return table
+
+    def _dataset(self, table: Table, statistics: Statistics, label: Any) -> PatientDataset:
+        """Return the rows as tensors, those of a patient next to each other."""
+        order = np.argsort(table.patient_id, kind="stable")
+        table, label = table.take(order), label[order]
+        rows = {
+            "features": torch.from_numpy(encode(table, self.fields, statistics)),
+            "label": torch.from_numpy(label),
+            "patient_id": torch.from_numpy(table.patient_id),
+            "mask.table": torch.ones(len(table), dtype=torch.bool),
+        }
+        for name, member in table.subgroups.items():
+            rows[SUBGROUP + name] = torch.from_numpy(member)
+        changes = np.flatnonzero(np.diff(table.patient_id)) + 1
+        if len(table) == 0 or len(changes) + 1 == len(table):
+            return PatientDataset(rows)
+        starts = np.concatenate([[0], changes, [len(table)]])
+        return PatientDataset(rows, torch.from_numpy(starts))
+
+
+def _probability(outputs: Tensor) -> Any:
+    return torch.softmax(outputs.double(), dim=1).numpy()
