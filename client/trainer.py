@@ -254,9 +254,13 @@ class LocalTrainer:
     def _outputs(self, rows: Batch) -> Tensor:
         self.model.eval()
         with torch.no_grad():
-            keys, parts = list(rows), [rows[key].split(CHUNK_ROWS) for key in rows]
-            chunks = [dict(zip(keys, part, strict=True)) for part in zip(*parts, strict=True)]
-            return torch.cat([self.model(chunk) for chunk in chunks])
+            parts = [
+                self.model(
+                    {key: column[place : place + CHUNK_ROWS] for key, column in rows.items()}
+                )
+                for place in range(0, len(rows["label"]), CHUNK_ROWS)
+            ]
+            return torch.cat(parts)
 
     def _mean_loss(self, rows: Batch) -> float:
         return float(self.task.loss_per_sample(self._outputs(rows), rows).mean())

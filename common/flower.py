@@ -105,6 +105,11 @@ def assume_server_identity(run_id: int) -> None:
     TaskIdentity.node_id = SERVER_NODE_ID
 
 
+def with_content(message: Message, content: RecordDict) -> Message:
+    """Return a message with the same metadata and another content."""
+    return Message(metadata=message.metadata, content=content)  # type: ignore[call-overload, no-any-return] # "for internal use only"
+
+
 def stamp(message: Message) -> Message:
     """Give `message` the id that a SuperLink would give it, and return it."""
     message.metadata.__dict__["_message_id"] = f"m{next(_message_numbers)}"

@@ -10,4 +10,4 @@ Vector = npt.NDArray[np.float32]
 
 def vector_hash(vector: npt.NDArray[np.generic]) -> str:
     """Return the SHA-256 of a vector's bytes: which model a reply was trained from."""
-    return hashlib.sha256(np.ascontiguousarray(vector)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector).data).hexdigest()

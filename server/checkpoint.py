@@ -20,9 +20,8 @@ import numpy.typing as npt
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
-from safetensors.torch import safe_open
 
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.records import array_record

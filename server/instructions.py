@@ -4,13 +4,13 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedward.common.flower import Records, array_hash, num_bytes
-from fedward.common.records import PARAMETERS, Binding, array_record
+from fedward.common.records import PARAMETERS, Binding, array_record, arrays_of
 from fedward.common.task import Statistics
 from fedward.server.history import Phase
 from fedward.server.plan import Plan
@@ -32,8 +32,7 @@ def bind(message: Message, plan: Plan, this: Round) -> Sent:
     A strategy gives all its messages one shared RecordDict; each gets its own here.
     """
     content = message.content
-    arrays = content["arrays"]
-    assert isinstance(arrays, ArrayRecord)
+    arrays = arrays_of(content)
     site = plan.sites[message.metadata.dst_node_id]
     binding = Binding(
         run_key=plan.run_key,

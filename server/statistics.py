@@ -3,12 +3,12 @@
 import secrets
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedward.common.errors import QuorumLostError
 from fedward.common.flower import view
-from fedward.common.records import STATISTICS_QUERY, Binding, array_record
+from fedward.common.records import STATISTICS_QUERY, Binding, array_record, arrays_of
 from fedward.common.task import Statistics
 from fedward.server.plan import Plan
 from fedward.server.validation import Rejected, Sent, check_replies
@@ -39,7 +39,5 @@ def collect_statistics(grid: Grid, plan: Plan) -> tuple[Statistics, list[Rejecte
         raise QuorumLostError(f"too few sites sent preprocessing statistics ({reasons})")
     total = np.zeros(plan.statistics_size)
     for reply in accepted:
-        arrays = reply.message.content["arrays"]
-        assert isinstance(arrays, ArrayRecord)
-        total += view(arrays["sums"])
+        total += view(arrays_of(reply.message.content)["sums"])
     return total, refused

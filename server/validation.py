@@ -113,8 +113,8 @@ def _checked(sent: Sent, reply: Message, loss_name: str) -> Accepted:
         raise _BadReplyError(f"{loss_name} is not a finite number")
     size = _check_arrays(sent.arrays, content["arrays"]) if sent.answers_with_arrays else 0
     report = _report(content["report"])
-    kept = {key: content[key] for key in ("arrays", "metrics") if key in wanted}
-    reply.content = Records(kept)
+    kept = wanted & {"arrays", "metrics"}
+    reply.content = Records({key: content[key] for key in kept})
     return Accepted(sent.site, reply, num_examples, loss, size, report)
 
 

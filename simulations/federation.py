@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fedward.client.site import Site
-from fedward.client.stacked_trainer import can_stack, make_trainer
+from fedward.client.stacked import can_stack
+from fedward.client.stacked_trainer import make_trainer
 from fedward.client.store import SiteStore
 from fedward.client.trainer import LocalTrainer, TrainerSettings
 from fedward.common.config.run import RunConfig, SamplingConfig, StrategyConfig
@@ -128,7 +129,7 @@ def build_worker(federation: Federation) -> SiteWorker:
     return app_worker(trainer, sites)
 
 
-def run_federation(
+def run_federation(  # noqa: PLR0913 - what, on which engine, and four things around it
     federation: Federation,
     grid: SimulationGrid,
     *,

@@ -47,7 +47,9 @@ def partition(
     for _ in range(MAX_DRAWS):
         owner = deal[config.by](rng)
         if np.bincount(owner, minlength=num_sites).min() >= config.min_patients:
-            return {_name(site, num_sites): np.flatnonzero(owner == site) for site in range(num_sites)}
+            return {
+                _name(site, num_sites): np.flatnonzero(owner == site) for site in range(num_sites)
+            }
     raise ConfigError(
         f"data.partition: {MAX_DRAWS} draws by {config.by} left a site with fewer than "
         f"{config.min_patients} rows; raise alpha, or lower num_sites or min_patients"

@@ -23,7 +23,7 @@ from fedward.simulations.summary import summarise
 BASELINE_NAMES = {"local": "each site alone", "pooled": "all rows together"}
 
 
-def run_repetition(
+def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
     config: RunConfig,
     repetition: Repetition,
     folder: Path,

@@ -85,30 +85,42 @@ def simulate(
     Raises:
         FedwardError: as its subclasses say.
     """
-    started = time.perf_counter()
     base_dir = (base_dir or Path.cwd()).resolve()
     folder = resume or _new_folder(out, config.name)
     _write_config(folder, config, base_dir)
     shown = display or NullDisplay()
+    try:
+        return _simulate(config, folder, base_dir, out=out, display=shown)
+    finally:
+        shown.close()
+
+
+def _simulate(
+    config: RunConfig, folder: Path, base_dir: Path, *, out: Path, display: Display
+) -> Run:
+    started = time.perf_counter()
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     # Ray and its actors first: they import torch while this process does.
     grid = open_grid(config.engine)
     try:
         with PeakMemory() as memory:
-            summary = _run_all(config, folder, base_dir, grid, shown)
+            summary = _run_all(config, folder, base_dir, grid=grid, display=display)
     finally:
         grid.close()
+    summary["created"] = created
     summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
+    summary["seconds"]["start_up"] = round(grid.ready_after_s, 3)
     summary["peak_memory_bytes"] = memory.peak_bytes
     _write_json(folder / "summary.json", summary)
-    _write_report(folder, shown)
+    _write_report(folder, display)
     _point_latest(out, folder)
     run = Run(folder)
-    shown.finish(run.summary, folder)
+    display.finish(run.summary, folder)
     return run
 
 
 def _run_all(
-    config: RunConfig, folder: Path, base_dir: Path, grid: SimulationGrid, display: Display
+    config: RunConfig, folder: Path, base_dir: Path, *, grid: SimulationGrid, display: Display
 ) -> dict[str, Any]:
     from fedward.simulations.repetition import run_repetition
     from fedward.simulations.summary import combine

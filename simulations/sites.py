@@ -149,7 +149,10 @@ def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> 
     key = config.model_dump_json()
     tables = _cut(key, data.root, data.schema_name, seed, base_dir)
     return SimulatedSites(
-        {site: lambda site=site, table=table: TableShare(site, table) for site, table in tables.items()}  # type: ignore[misc]
+        {
+            site: lambda site=site, table=table: TableShare(site, table)
+            for site, table in tables.items()
+        }  # type: ignore[misc]
     )
 
 

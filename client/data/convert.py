@@ -40,7 +40,9 @@ def sepsis_first_hours(archive: zipfile.ZipFile) -> dict[str, pd.DataFrame]:
     """Return each hospital's patients, one row each, from the `.psv` file of every patient."""
     tables = {}
     for hospital in ("A", "B"):
-        names = [n for n in archive.namelist() if re.search(rf"training_set{hospital}/p\d+\.psv$", n)]
+        names = [
+            n for n in archive.namelist() if re.search(rf"training_set{hospital}/p\d+\.psv$", n)
+        ]
         patients = []
         for name in sorted(names):
             hours = pd.read_csv(io.BytesIO(archive.read(name)), sep="|")

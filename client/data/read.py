@@ -62,7 +62,9 @@ def table_from_frame(
     _check_columns(frame, schema, place)
     if excluded:
         if schema.patient_id is None:
-            raise SiteDataError(f"{place}: patients are excluded, but the schema names no patient_id")
+            raise SiteDataError(
+                f"{place}: patients are excluded, but the schema names no patient_id"
+            )
         frame = frame[~frame[schema.patient_id].isin(list(excluded))]
     for rule in schema.drop:
         frame = frame[~(_numbers(frame[rule.column], rule.column, place) <= rule.at_most)]

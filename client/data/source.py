@@ -39,6 +39,4 @@ class FileSource:
     @cached_property
     def _table(self) -> Table:
         frame = read_frame(self._path)
-        return table_from_frame(
-            frame, self._schema, place=str(self._path), excluded=self._excluded
-        )
+        return table_from_frame(frame, self._schema, place=str(self._path), excluded=self._excluded)

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
-from fedward.common.records import CONTROL, PARAMETERS, array_record, record_of
+from fedward.common.records import CONTROL, PARAMETERS, array_record, arrays_of, record_of
 
 
 class Scaffold(FedAvg):
@@ -55,7 +55,7 @@ class Scaffold(FedAvg):
             return None, None
         assert self.control is not None
         assert self.sent is not None
-        changes_SD = np.stack([m.content["arrays"][CONTROL].numpy() for m in replies])
+        changes_SD = np.stack([arrays_of(m.content)[CONTROL].numpy() for m in replies])
         for message in replies:
             message.content = _without_control(message.content)
         arrays, metrics = super().aggregate_train(server_round, replies)
@@ -69,6 +69,6 @@ class Scaffold(FedAvg):
 
 def _without_control(content: RecordDict) -> RecordDict:
     arrays: dict[str, Array] = {
-        key: array for key, array in content["arrays"].items() if not key.startswith("control.")
+        key: array for key, array in arrays_of(content).items() if not key.startswith("control.")
     }
     return RecordDict({"arrays": record_of(arrays), "metrics": content["metrics"]})

@@ -33,9 +33,12 @@ class SimulationGrid(Grid):
 
     honours_deadline = False
     """Whether `send_and_receive` returns at its timeout."""
+    ready_after_s: float
+    """Seconds from the start of the engine until its first workers were ready."""
 
     def __init__(self) -> None:
         self._node_ids: list[int] = []
+        self.ready_after_s = 0.0
         assume_server_identity(run_id=1)
 
     @abstractmethod

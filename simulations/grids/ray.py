@@ -17,6 +17,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.app.message import ArrayRecord
 from ray.exceptions import RayActorError
 
+from fedward.common.flower import with_content
 from fedward.simulations.grids.actor import Letter, SiteActor
 from fedward.simulations.grids.base import SimulationGrid, WorkerFactory
 from fedward.simulations.grids.start_ray import RayOptions, start_ray
@@ -54,6 +55,7 @@ class RayGrid(SimulationGrid):
 
     def __init__(self, options: RayOptions) -> None:
         super().__init__()
+        self._started = time.perf_counter()
         self.options = options
         self._owns_ray = start_ray(options)
         self._slots = [_Slot(self._new_actor()) for _ in range(options.num_actors)]
@@ -68,6 +70,7 @@ class RayGrid(SimulationGrid):
         for slot in self._slots:
             slot.seen.clear()
         ray.get([slot.actor.prepare.remote(factory) for slot in self._slots])
+        self.ready_after_s = self.ready_after_s or time.perf_counter() - self._started
 
     def exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:
         """Return the replies that came before the timeout."""
@@ -149,7 +152,7 @@ def _pack(messages: list[Message]) -> tuple[list[Letter], list[ArrayRecord]]:
                 arrays[key] = places[id(record)]
             else:
                 small[key] = record
-        letters.append(Letter(Message(metadata=message.metadata, content=small), arrays))
+        letters.append(Letter(with_content(message, small), arrays))
     return letters, shared
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -36,7 +37,7 @@ def start_ray(options: RayOptions) -> bool:
     quiet_third_parties()
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads_per_actor))
-    common = {
+    common: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": True,

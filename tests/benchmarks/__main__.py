@@ -74,7 +74,8 @@ def measure(case: str, engine: str, rounds: int) -> Result:
 
 def steady(result: Result) -> float:
     """Return the median round, the first left out."""
-    return statistics.median(result["seconds"][1:])
+    seconds: list[float] = result["seconds"]
+    return statistics.median(seconds[1:])
 
 
 def report(case: str, engine: str, goal: float, runs: list[dict[str, Result]]) -> bool:

@@ -5,7 +5,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from fedward.common.task import Task
 
 PROCESS_STARTED = time.time()
 
@@ -72,18 +75,17 @@ def build_model(case: Case) -> Any:
         starts = tuple(range(len(names)))
         stops = tuple(range(1, len(names) + 1))
 
-    own: dict[str, Any] = {
+    own: dict[str, dict[str, Any]] = {
         "cnn": {},
         "mlp": {"hidden": [16]},
         "ft-transformer": {"d_token": 32, "num_layers": 2, "num_heads": 4},
-        "no-op": {},
-    }[case.model]
+    }
     with seeded_global_torch(seed_for(SEED, purpose="model")):
         if case.model == "no-op":
             import torch
 
             return torch.nn.Linear(30, 25)  # 775 parameters = 3 KB
-        return build(case.model, Layout(), 10 if case.model == "cnn" else 2, own)
+        return build(case.model, Layout(), 10 if case.model == "cnn" else 2, own[case.model])
 
 
 class ClassifyTask:
@@ -157,7 +159,7 @@ def build_worker(case: Case) -> Any:
         optimizer=case.optimizer,  # type: ignore[arg-type] # one of the three
     )
     settings = TrainerSettings(local, SEED, "benchmark")
-    trainer = make_trainer(ClassifyTask(), model, ParameterSet.of(model), settings)
+    trainer = make_trainer(cast("Task", ClassifyTask()), model, ParameterSet.of(model), settings)
 
     def read(site: str, statistics: Any) -> SiteData:
         dataset = PatientDataset(make_rows(case, site))
@@ -199,10 +201,15 @@ def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
     from fedward.simulations.engine import open_grid
     from fedward.simulations.memory import PeakMemory
 
-    grid = open_grid(EngineConfig(name=engine, num_actors=2 if engine == "ray" else None))
+    grid = open_grid(
+        EngineConfig(
+            name=engine,  # type: ignore[arg-type] # one of the two
+            num_actors=2 if engine == "ray" else None,
+        )
+    )
     try:
         with PeakMemory() as memory:
-            from fedward.client.stacked_trainer import can_stack
+            from fedward.client.stacked import can_stack
             from fedward.common.parameters import ParameterSet
             from fedward.common.records import PARAMETERS
             from fedward.server.checkpoint import Progress

@@ -83,10 +83,10 @@ def plain_round(
         x, y = data.rows[input_key], data.rows["label"]
         total = 0.0
         for _ in range(sampler.epochs or 1):
-            for index in torch.randperm(len(x), generator=rng).split(sampler.batch_size):
+            for index in torch.split(torch.randperm(len(x), generator=rng), sampler.batch_size):
                 optimizer.zero_grad()
                 loss = functional.cross_entropy(model({input_key: x[index]}), y[index])
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += loss.item() * len(index)
         losses.append(total / len(x) / (sampler.epochs or 1))
@@ -135,7 +135,7 @@ def torch_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.opti
         return torch.optim.SGD(
             model.parameters(), lr=rate, momentum=settings.momentum, weight_decay=decay
         )
-    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    rule = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
     return rule(model.parameters(), lr=rate, weight_decay=decay)
 
 

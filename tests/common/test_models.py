@@ -1,11 +1,14 @@
 """Every model: shapes, empty and single-row batches, and configuration keys that are refused."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
 from fedward.common.models import CNN, MLP, FTTransformer, build, models
+from fedward.common.models.ft_transformer import Block
 from fedward.common.models.layers import LayerNorm, Linear
 from fedward.common.parameters import normalisation_names
 from fedward.common.task import Batch
@@ -89,6 +92,7 @@ def test_every_column_reaches_its_own_token_only() -> None:
 def test_the_transformer_equals_torchs_attention() -> None:
     model = FTTransformer(LAYOUT, 2, d_token=8, num_heads=2, num_layers=1)
     block = model.blocks[0]
+    assert isinstance(block, Block)
     tokens = model.tokenizer(rows(3)["features"])
     theirs = nn.MultiheadAttention(8, 2, batch_first=True)
     with torch.no_grad():
@@ -102,15 +106,16 @@ def test_the_transformer_equals_torchs_attention() -> None:
 def test_leaving_the_other_tokens_out_of_the_last_block_changes_nothing() -> None:
     model = FTTransformer(LAYOUT, 2)
     expected = model(rows(3))
-    model.blocks[-1].num_queries = None
+    last = model.blocks[-1]
+    assert isinstance(last, Block)
+    last.num_queries = None
     torch.testing.assert_close(model(rows(3)), expected)
 
 
 def test_padding_columns_of_narrow_fields_never_move() -> None:
     model = FTTransformer(LAYOUT, 2)
-    model(rows(5)).sum().backward()
-    gradient = model.tokenizer.weight.grad
-    assert gradient is not None
+    weight = model.tokenizer.weight
+    (gradient,) = torch.autograd.grad(model(rows(5)).sum(), weight)
     assert not gradient[0, 2].any()
     assert gradient[1, 2].any()
 
@@ -161,7 +166,7 @@ def test_the_registry_holds_the_four_models() -> None:
 @pytest.mark.parametrize("extra_dims", [(), (4,)])
 @pytest.mark.parametrize("kind", ["linear", "no bias", "norm"])
 def test_stacked_layers_equal_one_layer_per_site(kind: str, extra_dims: tuple[int, ...]) -> None:
-    makers = {
+    makers: dict[str, Callable[[], nn.Module]] = {
         "linear": lambda: Linear(3, 5),
         "no bias": lambda: Linear(3, 5, bias=False),
         "norm": lambda: LayerNorm(3),

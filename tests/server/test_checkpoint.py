@@ -8,7 +8,6 @@ import pytest
 
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.records import PARAMETERS
-from fedward.server import checkpoint as module
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.strategies import build_strategy, strategies
 from tests.server.toy import run_toy
@@ -74,7 +73,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_loadable(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"No space left on device.*--resume"):
         folder.save(Progress(2, {PARAMETERS: np.zeros(2, np.float32)}), strategy)
     progress = folder.load_newest(strategy)

@@ -27,7 +27,9 @@ def with_metrics(**metrics: Any) -> Tampering:
     def tamper(message: Message, reply: Message) -> Message:
         if "train_loss" in reply.content["metrics"]:
             named = {key.replace("_examples", "-examples"): v for key, v in metrics.items()}
-            reply.content["metrics"] = MetricRecord({**dict(reply.content["metrics"]), **named})
+            reply.content["metrics"] = MetricRecord(
+                {**reply.content.metric_records["metrics"], **named}
+            )
         return reply
 
     return tamper

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fedward.common.errors import ConfigError
-from fedward.common.records import PARAMETERS, array_record
+from fedward.common.records import PARAMETERS, array_record, arrays_of
 from fedward.simulations.grids.inprocess import InProcessGrid
 from fedward.simulations.grids.ray import RayGrid
 from fedward.simulations.grids.start_ray import RayOptions
@@ -42,7 +42,7 @@ class Adder:
             os.kill(os.getpid(), signal.SIGKILL)
         if node == 3:
             time.sleep(self.sleeps_s)
-        model = message.content["arrays"][PARAMETERS].numpy()
+        model = arrays_of(message.content)[PARAMETERS].numpy()
         return Message(
             RecordDict({"arrays": array_record({PARAMETERS: model + np.float32(node)})}),
             reply_to=message,
@@ -57,7 +57,7 @@ def ask(grid: RayGrid | InProcessGrid, timeout: float | None = None) -> dict[int
     ]
     replies = grid.send_and_receive(messages, timeout=timeout)
     return {
-        reply.metadata.src_node_id: float(reply.content["arrays"][PARAMETERS].numpy()[0])
+        reply.metadata.src_node_id: float(arrays_of(reply.content)[PARAMETERS].numpy()[0])
         for reply in replies
         if reply.has_content()
     }
@@ -110,7 +110,7 @@ def test_a_site_that_kills_its_actor_twice_is_reported_and_the_others_count(
     replies = grid.send_and_receive(messages)
     errors = {m.metadata.src_node_id: m.error.reason for m in replies if m.has_error()}
     assert list(errors) == [3]
-    assert "died 2 times" in errors[3]
+    assert "died 2 times" in str(errors[3])
     assert len(replies) == 6
 
 
