@@ -22,6 +22,9 @@ SERVER_NODE_ID = 0
 _message_numbers = count(1)
 
 
+_NAMES = {np.dtype(name): name for name in ("float32", "float64")}
+
+
 class LazyArray(Array):
     """An `Array` that holds the ndarray itself and writes npy bytes only when asked for `data`.
 
@@ -29,10 +32,13 @@ class LazyArray(Array):
     """
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
-        self.values = values
-        self.dtype = str(values.dtype)
-        self.shape = values.shape
-        self.stype = "numpy.ndarray"
+        # By way of __dict__: Flower's __setattr__ looks for cached chunks at every assignment.
+        self.__dict__.update(
+            values=values,
+            dtype=_NAMES.get(values.dtype) or str(values.dtype),
+            shape=values.shape,
+            stype="numpy.ndarray",
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

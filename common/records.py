@@ -10,6 +10,7 @@ strategy's ConfigRecord), `binding` (ours: run, round, nonce, hashes) and, for p
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,19 @@ class Binding:
 
     def to_record(self) -> ConfigRecord:
         """Return the binding as Flower's record: one text, as each value costs a check."""
+        return fill(ConfigRecord(), {"binding": self.text})
+
+    @cached_property
+    def text(self) -> str:
+        """The binding as JSON; equal bindings have equal texts."""
         parts = (
             self.run_key, self.round_number, self.nonce, self.model_hash, self.manifest_hash,
         )  # fmt: skip
-        return fill(ConfigRecord(), {"binding": json.dumps(parts)})
+        return json.dumps(parts)
+
+    def is_in(self, record: object) -> bool:
+        """Return whether `record` holds exactly this binding."""
+        return isinstance(record, ConfigRecord) and record.get("binding") == self.text
 
     @classmethod
     def from_record(cls, record: object) -> "Binding":
@@ -120,8 +130,9 @@ def read_instruction(message: Message) -> Instruction:
     assert isinstance(config, ConfigRecord)
     sent = Binding.from_record(content["binding"])
     statistics = content.get("statistics")
+    received = array_hash(arrays[PARAMETERS])
     instruction = Instruction(
-        replace(sent, model_hash=array_hash(arrays[PARAMETERS])),
+        sent if sent.model_hash == received else replace(sent, model_hash=received),
         {key: view(array) for key, array in arrays.items()},
         dict(config.items()),
         view(statistics["sums"]) if isinstance(statistics, ArrayRecord) else None,
