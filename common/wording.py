@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a display starts before torch is loaded
     from fedward.common.task import Metric
 
+HUGE = 1e6
 MINUS = "\N{MINUS SIGN}"
 TITLES = {
     "auroc": "AUROC",
@@ -27,9 +28,11 @@ def title(metric: str) -> str:
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Return three decimals with a true minus sign, or a dash."""
+    """Return three decimals (huge values: three digits) with a true minus sign, or a dash."""
     if value is None:
         return "–"
+    if abs(value) >= HUGE:
+        return f"{value:.3g}".replace("-", MINUS)
     value = round(value, 3) or 0.0  # no minus before a zero
     text = f"{value:+.3f}" if signed else f"{value:.3f}"
     return text.replace("-", MINUS)

@@ -1,4 +1,4 @@
-"""Tables that need no download: scikit-learn's clinical data, and sites made from random numbers."""
+"""Tables that need no download: scikit-learn's clinical data, and sites of random numbers."""
 
 from dataclasses import dataclass
 from functools import cached_property

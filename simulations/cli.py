@@ -2,16 +2,21 @@
 
 import argparse
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from fedward.common.errors import ConfigError, FedwardError
 from fedward.common.quiet import quiet_third_parties
 from fedward.common.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from fedward.common.config.loader import LoadedConfig
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130
@@ -96,14 +101,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         path = find_config(args.config or QUICKSTART)
         base_dir = path.parent
-    config = load_run_config(path, overrides).config
-    finished = simulate(
-        config,
-        base_dir=base_dir,
-        out=args.out,
-        resume=resume,
-        display=make_display(as_json=args.json),
-    )
+    loaded = load_run_config(path, overrides)
+    try:
+        finished = simulate(
+            loaded.config,
+            base_dir=base_dir,
+            out=args.out,
+            resume=resume,
+            display=make_display(as_json=args.json),
+        )
+    except ConfigError as error:
+        raise ConfigError(_located(loaded, str(error))) from error
     if args.json:
         print(json.dumps(finished.summary, indent=1))
     return 0
@@ -131,6 +139,16 @@ def find_config(name: str) -> Path:
         f"no file {name!r}, and no shipped configuration of that name"
         f"{did_you_mean(known, shipped)}; shipped: {', '.join(shipped)}"
     )
+
+
+def _located(loaded: "LoadedConfig", text: str) -> str:
+    """Prefix a message about a key with the place where the key was written."""
+    from fedward.common.config.loader import key_location
+
+    key = re.match(r"[a-z_]+(\.\w+)*(?=:)", text)
+    if key is None or key.group().split(".")[0] not in type(loaded.config).model_fields:
+        return text
+    return f"{key_location(loaded, key.group())}: {text}"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -21,10 +21,10 @@ def partition(
     *,
     column: npt.NDArray[np.float64] | None = None,
 ) -> dict[str, Ints]:
-    """Return the rows of each site, sorted; site names are `site-1`, `site-2` ...
+    """Return the rows of each site, sorted; site names are those of `site_names`.
 
     Args:
-        label: (N,) class of each row.
+        label: (N,) class of each row; a row is a patient.
         config: `by` is one of `iid`, `label-skew`, `size-skew`, `feature-shift`.
         rng: the only source of randomness.
         column: (N,) what `feature-shift` sorts by; missing values come last.
@@ -47,17 +47,18 @@ def partition(
     for _ in range(MAX_DRAWS):
         owner = deal[config.by](rng)
         if np.bincount(owner, minlength=num_sites).min() >= config.min_patients:
-            return {
-                _name(site, num_sites): np.flatnonzero(owner == site) for site in range(num_sites)
-            }
+            names = site_names(num_sites)
+            return {name: np.flatnonzero(owner == site) for site, name in enumerate(names)}
     raise ConfigError(
         f"data.partition: {MAX_DRAWS} draws by {config.by} left a site with fewer than "
         f"{config.min_patients} rows; raise alpha, or lower num_sites or min_patients"
     )
 
 
-def _name(site: int, num_sites: int) -> str:
-    return f"site-{site + 1:0{len(str(num_sites))}d}"
+def site_names(num_sites: int) -> list[str]:
+    """Return `site-1`, `site-2` ..., with as many digits as sort them by number."""
+    digits = len(str(num_sites))
+    return [f"site-{number:0{digits}d}" for number in range(1, num_sites + 1)]
 
 
 def _label_skew(label: Ints, num_sites: int, alpha: float, rng: np.random.Generator) -> Ints:
@@ -84,7 +85,8 @@ def _feature_shift(
 ) -> Ints:
     """Sort by a feature and cut into equal slices; a tenth of the rows goes anywhere."""
     assert column is not None
-    order = np.argsort(column + rng.normal(0, 1e-9, len(column)), kind="stable")
+    # Equal values in random order, or the file's order would decide.
+    order = np.lexsort((rng.permutation(len(column)), column))
     owner = np.empty(len(column), dtype=np.int64)
     owner[order] = _dealt(len(column), np.full(num_sites, 1 / num_sites))
     anywhere = rng.random(len(column)) < MIXING

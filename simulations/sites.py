@@ -4,9 +4,10 @@ At a hospital the same task reads a `FileSource` of its own; nothing else differ
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ from fedward.client.data.source import FileSource
 from fedward.common.config.run import DataConfig, PartitionConfig
 from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.randomness import numpy_generator
+from fedward.common.registry import did_you_mean
 from fedward.common.tables.schema import TableSchema, load_schema
-from fedward.common.tables.table import Table, TableSource
+from fedward.common.tables.table import Column, Table, TableSource
 from fedward.common.task import PatientDataset
 from fedward.simulations.builtin import BUILTIN, builtin_frame, generated_source
-from fedward.simulations.partition import partition
+from fedward.simulations.partition import partition, site_names
 
 GENERATED = "gaussian-sites"
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,11 +68,11 @@ class SimulatedSites:
 
     def __init__(
         self,
-        sources: dict[str, Callable[[], TableSource]],
+        sources: Mapping[str, Callable[[], TableSource]],
         cohort_bounds: dict[str, int] | None = None,
     ) -> None:
         self._open = sources
-        self._bounds = cohort_bounds
+        self.bounds = cohort_bounds
         self._sources: dict[str, TableSource] = {}
 
     @property
@@ -85,8 +88,8 @@ class SimulatedSites:
 
     def registered_cohort(self, site_id: str) -> int:
         """Return how many patients the site is registered with: no reply may claim more."""
-        if self._bounds is not None:
-            return self._bounds[site_id]
+        if self.bounds is not None:
+            return self.bounds[site_id]
         return len(np.unique(self.source(site_id).read().patient_id))
 
 
@@ -114,7 +117,7 @@ def resolve_sites(data: DataConfig, *, seed: int, base_dir: Path) -> SimulatedSi
         source = sites.source(site)
         return source if site in kept else ShuffledLabels(site, source, seed)
 
-    return SimulatedSites({site: lambda site=site: opened(site) for site in sites.site_ids})  # type: ignore[misc]
+    return SimulatedSites({site: partial(opened, site) for site in sites.site_ids}, sites.bounds)
 
 
 def pool(datasets: Iterable[PatientDataset]) -> PatientDataset:
@@ -138,70 +141,112 @@ def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> 
         root = resolve_root(data.root, base_dir)
         return SimulatedSites(
             {
-                site: lambda site=site, file=own.file: FileSource(site, root / file, schema)  # type: ignore[misc]
+                site: partial(FileSource, site, root / own.file, schema)
                 for site, own in data.sites.items()
             }
         )
     config = data.partition
     assert config is not None
-    if data.root == BUILTIN and config.table == GENERATED:
-        return _generated(config, seed)
-    key = config.model_dump_json()
-    tables = _cut(key, data.root, data.schema_name, seed, base_dir)
-    return SimulatedSites(
-        {
-            site: lambda site=site, table=table: TableShare(site, table)
-            for site, table in tables.items()
-        }  # type: ignore[misc]
-    )
+    if data.root != BUILTIN:
+        path = resolve_root(data.root, base_dir) / config.table
+        # Part of the key of `_cut`: an edited file is read again.
+        written_ns = path.stat().st_mtime_ns if path.is_file() else 0
+        tables = _cut(path, written_ns, config.model_dump_json(), schema, seed)
+    elif config.table == GENERATED:
+        return _generated(config, schema, seed)
+    else:
+        tables = _cut(None, 0, config.model_dump_json(), schema, seed)
+    return SimulatedSites({site: partial(TableShare, site, own) for site, own in tables.items()})
 
 
 @lru_cache(maxsize=4)
 def _cut(
-    config_json: str, root: str, schema_name: str, seed: int, base_dir: Path
+    path: Path | None, written_ns: int, config_json: str, schema: TableSchema, seed: int
 ) -> dict[str, Table]:
     """Return each site's table. Read once per process: workers and server ask for the same."""
+    del written_ns
     config = PartitionConfig.model_validate_json(config_json)
-    schema = load_schema(schema_name, base_dir)
-    if root == BUILTIN:
+    if path is None:
         frame, place = builtin_frame(config.table), f"builtin {config.table}"
     else:
-        path = resolve_root(root, base_dir) / config.table
         frame, place = read_frame(path), str(path)
     if config.by == "column":
-        return _by_column(frame, config, schema, place)
+        return _by_column(frame, config.column or "", schema, place=place)
     table = table_from_frame(frame, schema, place=place)
-    column = None
-    if config.by == "feature-shift":
-        if config.column not in table.columns:
-            raise ConfigError(f"data.partition.column: {place} has no feature {config.column!r}")
-        column = table.columns[config.column]
+    # Patients are dealt, not rows: nobody is at two sites.
+    _, first, owner = np.unique(table.patient_id, return_index=True, return_inverse=True)
+    label = np.zeros(len(first), dtype=np.int64)
+    np.maximum.at(label, owner, table.label)
+    column = _sorting_column(table, config, place)
     rng = numpy_generator(seed, purpose="partition")
-    rows = partition(table.label, config, rng, column=column)
-    return {site: table.take(own) for site, own in rows.items()}
+    patients = partition(label, config, rng, column=None if column is None else column[first])
+    return {site: table.take(np.isin(owner, own)) for site, own in patients.items()}
+
+
+def _sorting_column(table: Table, config: PartitionConfig, place: str) -> Column | None:
+    if config.by != "feature-shift":
+        return None
+    name = config.column or ""
+    if name not in table.columns:
+        raise ConfigError(
+            f"data.partition.column: {place} has no feature {name!r}"
+            f"{did_you_mean(name, table.columns)}"
+        )
+    return table.columns[name]
 
 
 def _by_column(
-    frame: "pd.DataFrame", config: PartitionConfig, schema: TableSchema, place: str
+    frame: pd.DataFrame, column: str, schema: TableSchema, *, place: str
 ) -> dict[str, Table]:
-    if config.column not in frame.columns:
-        raise ConfigError(f"data.partition.column: {place} has no column {config.column!r}")
-    nameless = int(frame[config.column].isna().sum())
+    if column not in frame.columns:
+        hint = did_you_mean(column, map(str, frame.columns))
+        raise ConfigError(f"data.partition.column: {place} has no column {column!r}{hint}")
+    names = frame[column].astype("string")
+    nameless = int((~names.str.fullmatch(SITE_NAME.pattern).fillna(value=False)).sum())
     if nameless:
-        raise SiteDataError(f"{place}: column {config.column!r}: {nameless} rows name no site")
-    tables = {}
-    for site, own in frame.groupby(config.column, sort=True):
-        rows = own.reset_index(drop=True)
-        tables[str(site)] = table_from_frame(rows, schema, place=f"{place}, site {site}")
-    return tables
+        raise SiteDataError(
+            f"{place}: column {column!r}: {nameless} rows do not name a site "
+            "(letters, digits, - and _, at most 63)"
+        )
+    return {
+        site: table_from_frame(frame[names == site], schema, place=f"{place}, site {site}")
+        for site in sorted(names.unique())
+    }
 
 
-def _generated(config: PartitionConfig, seed: int) -> SimulatedSites:
+def _generated(config: PartitionConfig, schema: TableSchema, seed: int) -> SimulatedSites:
+    """Return sites whose rows are drawn when they are first asked for."""
+    if config.by not in ("column", "iid"):
+        raise ConfigError(
+            f"data.partition.by: {GENERATED} makes its own sites; {config.by} does not apply"
+        )
+    allowed = ("num_sites", "rows_per_site", "rows_min", "rows_max")
+    for key, value in config.options.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"data.partition.options.{key}: unknown{did_you_mean(key, allowed)}; "
+                f"known: {', '.join(allowed)}"
+            )
+        if value != int(value) or value < 1:
+            raise ConfigError(f"data.partition.options.{key}: expected a whole number, at least 1")
     options = {key: int(value) for key, value in config.options.items()}
-    num_sites = options.pop("num_sites", config.num_sites or 10)
-    most = options.get("rows_max", options.get("rows_per_site", 50))
-    names = [f"site-{number:0{len(str(num_sites))}d}" for number in range(1, num_sites + 1)]
-    return SimulatedSites(
-        {site: lambda site=site: generated_source(site, seed, **options) for site in names},  # type: ignore[misc]
-        dict.fromkeys(names, most),
-    )
+    names = site_names(options.pop("num_sites", config.num_sites or 10))
+    opened = {
+        site: partial(
+            generated_source,
+            site,
+            seed,
+            rows_per_site=options.get("rows_per_site", 50),
+            rows_min=options.get("rows_min"),
+            rows_max=options.get("rows_max"),
+        )
+        for site in names
+    }
+    example = opened[names[0]]()
+    if example.rows_min > example.rows_max:
+        raise ConfigError("data.partition.options.rows_min: larger than rows_max")
+    if unknown := {field.name for field in schema.fields} - set(example.read().columns):
+        raise ConfigError(
+            f"data.schema: {GENERATED} has no column {min(unknown)!r}; use schema {GENERATED}"
+        )
+    return SimulatedSites(opened, dict.fromkeys(names, example.rows_max))

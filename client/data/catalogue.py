@@ -5,12 +5,13 @@ what was published, and only then puts it in place. A copy in `FEDWARD_DATA_DIR`
 """
 
 import hashlib
+import http.client
 import io
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from fedward.client.data.convert import heart_disease_table, sepsis_first_hours
-from fedward.common.errors import ConfigError, NetworkError, SiteDataError
+from fedward.common.errors import ConfigError, NetworkError, SiteDataError, StorageError
 from fedward.common.registry import did_you_mean
 
 DATA_DIR = "FEDWARD_DATA_DIR"
@@ -65,7 +66,7 @@ HEART = DataSet(
 SEPSIS = DataSet(
     name="sepsis",
     folder="physionet2019_sepsis",
-    title="PhysioNet/CinC Challenge 2019: first hours of 40,336 intensive care patients, 2 hospitals",
+    title="PhysioNet/CinC Challenge 2019: first hours of 40,336 intensive care patients, A and B",
     licence="CC BY 4.0 (see physionet.org/content/challenge-2019 before passing it on)",
     citation="Reyna et al. 2020, Crit Care Med 48:210-217, doi:10.13026/v64v-d857",
     home="https://physionet.org/static/published-projects/challenge-2019/"
@@ -131,6 +132,7 @@ def fetch(name: str, *, to: Path | None = None, progress: Say = lambda text: Non
         ConfigError: no such data set.
         NetworkError: its home cannot be reached.
         SiteDataError: what arrived is not what was published.
+        StorageError: it cannot be put in place.
     """
     if name not in DATA_SETS:
         raise ConfigError(
@@ -141,24 +143,40 @@ def fetch(name: str, *, to: Path | None = None, progress: Say = lambda text: Non
     progress(f"{entry.title}\nlicence: {entry.licence}\ncite: {entry.citation}")
     if all((target / file).is_file() for file in entry.files):
         progress("already here; checking it")
-        verify(entry, target)
+        try:
+            verify(entry, target)
+        except SiteDataError as error:
+            raise SiteDataError(f"{error}; delete {target} and fetch it again") from error
         return target
     archive = _download(entry.home, progress)
     progress("converting")
-    try:
-        tables = CONVERTERS[name](zipfile.ZipFile(io.BytesIO(archive)))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise SiteDataError(f"{entry.home}: not the archive that was published") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        for file, table in tables.items():
-            table.to_csv(Path(scratch) / file, index=False)
-        verify(entry, Path(scratch))
-        target.mkdir(exist_ok=True)
-        for file in tables:
-            (Path(scratch) / file).replace(target / file)
+    _put_in_place(_convert(entry, archive), entry, target)
     progress(f"verified, {content_hash(target, entry)[:16]}")
     return target
+
+
+def _convert(entry: DataSet, archive: bytes) -> dict[str, pd.DataFrame]:
+    try:
+        return CONVERTERS[entry.name](zipfile.ZipFile(io.BytesIO(archive)))
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        raise SiteDataError(
+            f"{entry.home}: not the archive that was published ({type(error).__name__}); "
+            "fetch it again"
+        ) from error
+
+
+def _put_in_place(tables: Mapping[str, pd.DataFrame], entry: DataSet, target: Path) -> None:
+    """Write, verify, and only then move the files to `target`."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target) as scratch:
+            for file, table in tables.items():
+                table.to_csv(Path(scratch) / file, index=False)
+            verify(entry, Path(scratch))
+            for file in tables:
+                (Path(scratch) / file).replace(target / file)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error.strerror})") from error
 
 
 def verify(entry: DataSet, folder: Path) -> None:
@@ -168,11 +186,16 @@ def verify(entry: DataSet, folder: Path) -> None:
         SiteDataError: they differ.
     """
     for file, (num_rows, num_positive) in entry.files.items():
-        label = pd.read_csv(folder / file, usecols=[entry.label])[entry.label]
-        found = (len(label), int((label > 0).sum()))
+        try:
+            label = pd.read_csv(folder / file, usecols=[entry.label])[entry.label]
+            found = (len(label), int((label > 0).sum()))
+        except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
+            raise SiteDataError(
+                f"{entry.name}: {file} is no table with a column {entry.label!r}"
+            ) from error
         if found != (num_rows, num_positive):
             raise SiteDataError(
-                f"{folder / file}: {found[0]} rows, {found[1]} positive; published are "
+                f"{entry.name}: {file} has {found[0]} rows, {found[1]} positive; published are "
                 f"{num_rows} and {num_positive}"
             )
 
@@ -190,9 +213,9 @@ def content_hash(folder: Path, entry: DataSet) -> str:
 def _download(url: str, progress: Say) -> bytes:
     progress(f"downloading {url}")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - https, above
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - https
             content: bytes = answer.read()
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise NetworkError(
             f"cannot reach {url} ({reason}); download it elsewhere, and set {DATA_DIR} to the "

@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,7 @@ def sepsis_first_hours(archive: zipfile.ZipFile) -> dict[str, pd.DataFrame]:
         patients = []
         for name in sorted(names):
             hours = pd.read_csv(io.BytesIO(archive.read(name)), sep="|")
-            number = int(re.findall(r"p(\d+)\.psv", name)[0])
-            patients.append(hours.assign(patient_id=number))
+            patients.append(hours.assign(patient_id=PurePosixPath(name).stem))
         hourly = pd.concat(patients, ignore_index=True)
         tables[f"hospital_{hospital}_first9h.csv.gz"] = first_hours(hourly)
     return tables

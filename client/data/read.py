@@ -3,7 +3,10 @@
 Messages name file, column, count and rule; they never show a value of a patient.
 """
 
-from collections.abc import Collection
+import decimal
+import re
+import zlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,13 @@ import pandas as pd
 
 from fedward.common.errors import SiteDataError
 from fedward.common.registry import did_you_mean
-from fedward.common.tables.schema import FieldSchema, SubgroupSchema, TableSchema
+from fedward.common.tables.schema import FieldSchema, Scalar, SubgroupSchema, TableSchema
 from fedward.common.tables.table import Table
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
+# pandas' own list holds None as well, which is an answer in many a questionnaire.
+EMPTY_CELLS = ["", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
+UNKNOWN = -1.0
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -30,14 +36,17 @@ def read_frame(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, na_values=["?"], low_memory=False)
+        frame = pd.read_csv(path, na_values=EMPTY_CELLS, keep_default_na=False, low_memory=False)
     except FileNotFoundError:
         raise SiteDataError(f"{path}: there is no such file") from None
     except pd.errors.EmptyDataError:
         raise SiteDataError(f"{path}: the file is empty; expected a header and rows") from None
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        kind = getattr(error, "strerror", None) or type(error).__name__
-        raise SiteDataError(f"{path}: cannot be read as a table ({kind})") from None
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise SiteDataError(f"{path}: cannot be read as a table ({_kind(error)})") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes the surplus cells for row names, and shifts all others under a wrong header.
+        raise SiteDataError(f"{path}: rows have more cells than the header has names")
+    return frame
 
 
 def table_from_frame(
@@ -53,7 +62,8 @@ def table_from_frame(
         frame: as `read_frame` returned it.
         schema: what the columns mean.
         place: file or site, for messages.
-        excluded: patient ids that are dropped before anything else is looked at.
+        excluded: patient ids that are dropped before anything else is looked at; 7, 7.0 and "7"
+            are the same patient.
 
     Raises:
         SiteDataError: columns are missing or unknown, cells are not numbers, values are outside
@@ -61,19 +71,22 @@ def table_from_frame(
     """
     _check_columns(frame, schema, place)
     if excluded:
-        if schema.patient_id is None:
-            raise SiteDataError(
-                f"{place}: patients are excluded, but the schema names no patient_id"
-            )
-        frame = frame[~frame[schema.patient_id].isin(list(excluded))]
+        frame = frame[~_is_excluded(frame, schema, excluded, place)]
     for rule in schema.drop:
         frame = frame[~(_numbers(frame[rule.column], rule.column, place) <= rule.at_most)]
+    patient_id = _patient_ids(frame, schema, place)
+    schema.check_cohort(len(np.unique(patient_id)), place=place)
     columns = {field.name: _column(frame[field.name], field, place) for field in schema.fields}
     label = _label(frame, schema, place)
-    patient_id = _patient_ids(frame, schema)
-    _check_cohort(len(np.unique(patient_id)), schema, place)
-    subgroups = {rule.name: _members(frame, rule, columns, schema) for rule in schema.subgroups}
+    subgroups = {rule.name: _members(rule, columns, schema) for rule in schema.subgroups}
     return Table(columns, label, patient_id, subgroups)
+
+
+def _kind(error: Exception) -> str:
+    """Return what went wrong without the library's own text, which quotes cells."""
+    line = re.search(r"\bline (\d+)", str(error)) if isinstance(error, ValueError) else None
+    where = f", line {line.group(1)}" if line else ""
+    return f"{getattr(error, 'strerror', None) or type(error).__name__}{where}"
 
 
 def _check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
@@ -84,7 +97,10 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None
     missing = [name for name in sorted(needed) if name not in have]
     if missing:
         hints = [f"{name!r}{did_you_mean(name, have)}" for name in missing]
-        raise SiteDataError(f"{place}: has no column {', '.join(hints)} (schema {schema.name})")
+        cause = "; is it separated by commas?" if len(have) == 1 else ""
+        raise SiteDataError(
+            f"{place}: has no column {', '.join(hints)} (schema {schema.name}){cause}"
+        )
     extra = [name for name in have if name not in needed | set(schema.exclude)]
     if extra:
         raise SiteDataError(
@@ -93,8 +109,20 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None
         )
 
 
-def _numbers(column: "pd.Series[Any]", name: str, place: str) -> npt.NDArray[np.float64]:
-    """Return the column as floats, NaN where a cell is empty."""
+def _is_excluded(
+    frame: pd.DataFrame, schema: TableSchema, excluded: Collection[Any], place: str
+) -> npt.NDArray[np.bool_]:
+    if schema.patient_id is None:
+        raise SiteDataError(f"{place}: patients are excluded, but the schema names no patient_id")
+    gone = {_spelled(patient) for patient in excluded}
+    return np.array([_spelled(patient) in gone for patient in frame[schema.patient_id]], dtype=bool)
+
+
+def _numbers(
+    column: "pd.Series[Any]", name: str, place: str, missing: Sequence[Scalar] = ()
+) -> npt.NDArray[np.float64]:
+    """Return the column as floats, NaN where a cell is empty or holds a code of `missing`."""
+    column = column.mask(column.isin(list(missing))) if missing else column
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = int((np.isnan(numbers) & column.notna().to_numpy()).sum())
     if bad:
@@ -102,22 +130,19 @@ def _numbers(column: "pd.Series[Any]", name: str, place: str) -> npt.NDArray[np.
     infinite = int(np.isinf(numbers).sum())
     if infinite:
         raise SiteDataError(f"{place}: column {name!r}: {infinite} cells are infinite")
-    return np.array(numbers)
+    codes = [code for code in missing if not isinstance(code, str)]
+    return np.where(np.isin(numbers, codes), np.nan, numbers)
 
 
 def _column(column: "pd.Series[Any]", field: FieldSchema, place: str) -> npt.NDArray[np.float64]:
-    return (
-        _continuous(column, field, place)
-        if field.kind == "continuous"
-        else _categorical(column, field, place)
-    )
+    read = _continuous if field.kind == "continuous" else _categorical
+    return read(column, field, place)
 
 
 def _continuous(
     column: "pd.Series[Any]", field: FieldSchema, place: str
 ) -> npt.NDArray[np.float64]:
-    values = _numbers(column, field.name, place)
-    values[np.isin(values, [code for code in field.missing if not isinstance(code, str)])] = np.nan
+    values = _numbers(column, field.name, place, field.missing)
     assert field.range is not None
     low, high = field.range
     outside = int(((values < low) | (values > high)).sum())
@@ -133,16 +158,13 @@ def _continuous(
 def _categorical(
     column: "pd.Series[Any]", field: FieldSchema, place: str
 ) -> npt.NDArray[np.float64]:
-    codes = {_spelled(value): float(code) for code, value in enumerate(field.categories)}
-    known_missing = {_spelled(code) for code in field.missing}
-    values = np.full(len(column), np.nan)
-    unknown = 0
-    for value in column.dropna().unique():
-        spelled = _spelled(value)
-        if spelled in codes:
-            values[(column == value).to_numpy(dtype=bool, na_value=False)] = codes[spelled]
-        elif spelled not in known_missing:
-            unknown += int((column == value).sum())
+    meaning = {_spelled(value): float(code) for code, value in enumerate(field.categories)}
+    meaning |= {_spelled(code): np.nan for code in field.missing}
+    # Each distinct value is looked up once; empty cells have the place -1, the last.
+    places, found = pd.factorize(column)
+    codes = np.array([*(meaning.get(_spelled(value), UNKNOWN) for value in found), np.nan])
+    values = codes[places]
+    unknown = int((values == UNKNOWN).sum())
     if unknown:
         raise SiteDataError(
             f"{place}: column {field.name!r}: {unknown} cells are none of the categories "
@@ -152,11 +174,13 @@ def _categorical(
 
 
 def _spelled(value: Any) -> str:
-    """Return the same text for 3, 3.0 and '3'."""
+    """Return the same text for 3, 3.0, "3" and "03", and different texts for different numbers."""
+    text = str(int(value) if isinstance(value, bool | np.bool_) else value).strip()
     try:
-        return f"{float(value):g}"
-    except (TypeError, ValueError):
-        return str(value)
+        # Exact, unlike a float: long identifiers stay apart.
+        return str((decimal.Decimal(text) + 0).normalize())
+    except decimal.InvalidOperation:
+        return text
 
 
 def _label(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
@@ -167,46 +191,35 @@ def _label(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[
         raise SiteDataError(f"{place}: label {label.column!r}: {missing} rows have none")
     if label.positive_above is not None:
         return (values > label.positive_above).astype(np.int64)
-    classes = values.astype(np.int64)
-    wrong = int(((classes != values) | (classes < 0) | (classes >= schema.num_classes)).sum())
+    wrong = int((~np.isin(values, np.arange(schema.num_classes))).sum())
     if wrong:
         raise SiteDataError(
             f"{place}: label {label.column!r}: {wrong} rows are not a class "
             f"from 0 to {schema.num_classes - 1}"
         )
-    return classes
+    return values.astype(np.int64)
 
 
-def _patient_ids(frame: pd.DataFrame, schema: TableSchema) -> npt.NDArray[np.int64]:
+def _patient_ids(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
     """Return a number per patient of this site; it means nothing elsewhere."""
     if schema.patient_id is None:
         return np.arange(len(frame), dtype=np.int64)
     codes, _ = pd.factorize(frame[schema.patient_id], sort=True)
+    nameless = int((codes < 0).sum())
+    if nameless:
+        raise SiteDataError(f"{place}: column {schema.patient_id!r}: {nameless} rows have none")
     return codes.astype(np.int64)
 
 
-def _check_cohort(num_patients: int, schema: TableSchema, place: str) -> None:
-    if num_patients == 0:
-        raise SiteDataError(f"{place}: no patient is left; the table has no usable row")
-    if num_patients < schema.min_cohort:
-        raise SiteDataError(
-            f"{place}: fewer patients than the minimum cohort of {schema.min_cohort} "
-            f"(schema {schema.name}: min_cohort)"
-        )
-
-
 def _members(
-    frame: pd.DataFrame,
-    rule: SubgroupSchema,
-    columns: dict[str, npt.NDArray[np.float64]],
-    schema: TableSchema,
+    rule: SubgroupSchema, columns: dict[str, npt.NDArray[np.float64]], schema: TableSchema
 ) -> npt.NDArray[np.bool_]:
     """Return whether each row belongs to a subgroup; a missing value belongs to none."""
     values = columns[rule.column]
     if rule.equals is not None:
-        field = next(field for field in schema.fields if field.name == rule.column)
-        spelled = [_spelled(value) for value in field.categories]
-        return np.asarray(values == spelled.index(_spelled(rule.equals)))
+        (field,) = schema.select((rule.column,))
+        return np.asarray(values == field.categories.index(rule.equals))
     if rule.at_least is not None:
         return np.asarray(values >= rule.at_least)
+    assert rule.below is not None
     return np.asarray(values < rule.below)

@@ -65,16 +65,14 @@ def encode(
     """
     layout = layout_of(fields)
     x_NF = np.zeros((len(table), layout.stops[-1]), dtype=np.float32)
-    means, deviations = moments(fields, statistics)
-    place = 0
+    moment = iter(zip(*moments(fields, statistics), strict=True))
     for field, start in zip(fields, layout.starts, strict=True):
         values = table.columns[field.name]
         missing = np.isnan(values)
         if field.kind == "continuous":
-            scaled = (values - means[place]) / deviations[place]
-            x_NF[:, start] = np.where(missing, 0.0, scaled)
+            mean, deviation = next(moment)
+            x_NF[:, start] = np.where(missing, 0.0, (values - mean) / deviation)
             x_NF[:, start + 1] = missing
-            place += 1
         else:
             code = np.where(missing, len(field.categories), values).astype(np.int64)
             x_NF[np.arange(len(table)), start + code] = 1.0
@@ -86,17 +84,20 @@ def moments(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return mean and standard deviation of each continuous field.
 
-    A field that nobody measured has its range's middle as mean; one without spread, 1 as
-    deviation, so that it stays 0 rather than exploding.
+    A field that nobody measured has the middle of its range as mean. One without spread has half
+    its range as deviation, so that a later value that differs is a small number, whatever the
+    unit; both are ours.
     """
-    shift = np.array([_shift(field) for field in fields if field.kind == "continuous"])
+    ranges = [field.range for field in fields if field.range and field.kind == "continuous"]
+    low, high = np.array(ranges, dtype=np.float64).reshape(-1, 2).T
+    shift, half = (low + high) / 2, (high - low) / 2
     count, total, squares = statistics[1:].reshape(-1, SUMS_PER_FIELD).T
     known = np.maximum(count, 1.0)
     mean = total / known
     variance = np.maximum(squares / known - mean**2, 0.0)
     deviation = np.sqrt(variance)
     spread = deviation > 1e-9 * np.maximum(1.0, np.abs(mean + shift))
-    return mean + shift, np.where(spread, deviation, 1.0)
+    return mean + shift, np.where(spread, deviation, half)
 
 
 def _shift(field: FieldSchema) -> float:

@@ -1,28 +1,26 @@
-"""What the columns of a clinical table mean: unit, range, type, missing codes, and what to leave out.
+"""What the columns of a clinical table mean: unit, range, type, missing codes, what to leave out.
 
 A schema is a YAML file; those in `schemas/` ship with fedward. The ranges are there to catch wrong
 units: they are wide enough for any living patient.
 """
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedward.common.config.plain_errors import explain, spell
-from fedward.common.config.yaml_lines import Document, Problem, parse_yaml
-from fedward.common.errors import ConfigError
+from fedward.common.config.run import Section
+from fedward.common.config.yaml_lines import MAX_BYTES, Document, Problem, parse_yaml
+from fedward.common.errors import ConfigError, NoPatientsError, SiteDataError
 from fedward.common.registry import did_you_mean
 
 Scalar = str | int | float
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FieldSchema(_Section):
+class FieldSchema(Section):
     """One feature."""
 
     name: str
@@ -38,10 +36,17 @@ class FieldSchema(_Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "FieldSchema":
-        if self.kind == "categorical" and len(self.categories) < 2:
-            raise ValueError("a categorical field needs at least two categories")
-        if self.kind == "continuous" and self.range is None:
-            raise ValueError("a continuous field needs a range, to catch wrong units")
+        if self.kind == "categorical":
+            if len(self.categories) < 2:
+                raise ValueError("categories: a categorical field needs at least two")
+            if len(set(self.categories)) < len(self.categories):
+                raise ValueError("categories: one is given twice")
+            if set(self.categories) & set(self.missing):
+                raise ValueError("missing: a category cannot stand for missing as well")
+        elif self.range is None:
+            raise ValueError("range: a continuous field needs one, to catch wrong units")
+        elif self.range[0] >= self.range[1]:
+            raise ValueError("range: expected [lowest, highest]")
         return self
 
     @property
@@ -50,7 +55,7 @@ class FieldSchema(_Section):
         return 2 if self.kind == "continuous" else len(self.categories) + 1
 
 
-class LabelSchema(_Section):
+class LabelSchema(Section):
     """What is predicted."""
 
     column: str
@@ -58,15 +63,21 @@ class LabelSchema(_Section):
     positive_above: float | None = None
     """The class is 1 where the column is larger than this; absent: the column is the class."""
 
+    @model_validator(mode="after")
+    def _a_threshold_makes_two_classes(self) -> "LabelSchema":
+        if self.positive_above is not None and len(self.classes) != 2:
+            raise ValueError("positive_above: it makes two classes, and `classes` names others")
+        return self
 
-class DropRule(_Section):
+
+class DropRule(Section):
     """Rows that may not be used: where `column` is at most `at_most`. Missing values stay."""
 
     column: str
     at_most: float
 
 
-class SubgroupSchema(_Section):
+class SubgroupSchema(Section):
     """A subgroup for the model card."""
 
     name: str
@@ -82,7 +93,7 @@ class SubgroupSchema(_Section):
         return self
 
 
-class TableSchema(_Section):
+class TableSchema(Section):
     """The whole table. Columns that are neither named nor excluded are refused."""
 
     version: Literal[1]
@@ -100,6 +111,36 @@ class TableSchema(_Section):
     subgroups: tuple[SubgroupSchema, ...] = Field(default=(), strict=False)
     min_cohort: int = Field(default=10, ge=1)
     """A site with fewer patients is refused."""
+
+    @model_validator(mode="after")
+    def _no_feature_tells_the_label(self) -> "TableSchema":
+        names = [field.name for field in self.fields]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"fields: given twice: {', '.join(twice)}")
+        reserved = {self.label.column, self.patient_id, *self.exclude}
+        if told := [name for name in names if name in reserved]:
+            raise ValueError(
+                f"fields: {', '.join(told)} cannot be a feature as well as label, patient_id "
+                "or excluded"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _subgroups_are_of_its_fields(self) -> "TableSchema":
+        fields = {field.name: field for field in self.fields}
+        for group in self.subgroups:
+            field = fields.get(group.column)
+            if field is None:
+                hint = did_you_mean(group.column, fields)
+                raise ValueError(f"subgroups: {group.name!r}: no field {group.column!r}{hint}")
+            if (field.kind == "categorical") != (group.equals is not None):
+                raise ValueError(
+                    f"subgroups: {group.name!r}: use equals for a categorical field, at_least or "
+                    "below for a continuous one"
+                )
+            if group.equals is not None and group.equals not in field.categories:
+                raise ValueError(f"subgroups: {group.name!r}: equals is none of the categories")
+        return self
 
     @property
     def num_classes(self) -> int:
@@ -123,6 +164,25 @@ class TableSchema(_Section):
                     f"{did_you_mean(name, known)}"
                 )
         return tuple(field for field in self.fields if field.name in names)
+
+    def check_cohort(self, num_patients: int, *, place: str) -> None:
+        """Refuse a site that is too small. The message leaves out how small it is.
+
+        Args:
+            num_patients: usable patients.
+            place: file or site, for messages.
+
+        Raises:
+            NoPatientsError: there is none.
+            SiteDataError: there are fewer than `min_cohort`.
+        """
+        if num_patients == 0:
+            raise NoPatientsError(f"{place}: no patient is left; the table has no usable row")
+        if num_patients < self.min_cohort:
+            raise SiteDataError(
+                f"{place}: fewer patients than the minimum cohort of {self.min_cohort} "
+                f"(schema {self.name}: min_cohort)"
+            )
 
 
 def shipped_schemas() -> dict[str, Path]:
@@ -150,14 +210,28 @@ def load_schema(name: str, base_dir: Path | None = None) -> TableSchema:
                 f"data.schema: no shipped schema and no file {name!r}"
                 f"{did_you_mean(name, shipped)}; shipped: {', '.join(shipped)}"
             )
-    document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    document = parse_yaml(_read_text(path), str(path))
     problems = document.problems
+    if not isinstance(document.value, dict):
+        raise ConfigError(f"{path}:1: expected a schema: version, name, label, fields ...")
     if not problems:
         try:
             return TableSchema.model_validate(document.value)
         except ValidationError as error:
             problems = explain(error, TableSchema)
     raise ConfigError("\n".join(_sentence(path, document, problem) for problem in problems))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; is this a schema?")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _sentence(path: Path, document: Document, problem: Problem) -> str:

@@ -48,7 +48,9 @@ class Table:
 class TableSource(Protocol):
     """Where a site's rows come from: the only thing that differs between the two worlds."""
 
-    site_id: str
+    @property
+    def site_id(self) -> str:
+        """Whose rows they are."""
 
     def read(self) -> Table:
         """Return the site's rows, checked against the schema."""

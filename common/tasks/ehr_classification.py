@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedward.common.config.run import DataConfig, ModelConfig
-from fedward.common.errors import SiteDataError
 from fedward.common.metrics import binary_metrics, calibration_curve, multiclass_metrics
 from fedward.common.models import build
 from fedward.common.private_statistics import PrivateStatistic, Unprotected
@@ -74,7 +73,8 @@ class EhrClassification:
         """Return the site's patients, split, imputed, scaled and encoded.
 
         Raises:
-            SiteDataError: no row is left, or the file does not hold what the schema promises.
+            SiteDataError: too few patients are left, or the file does not hold what the schema
+                promises.
         """
         table = self._usable(source)
         held_out = held_out_rows(table, split, site=source.site_id)
@@ -129,9 +129,9 @@ class EhrClassification:
         if self._complete_cases:
             missing = [np.isnan(table.columns[field.name]) for field in self.fields]
             table = table.take(~np.logical_or.reduce(missing))
-        if len(table) == 0:
-            rule = " without a missing value" if self._complete_cases else ""
-            raise SiteDataError(f"site {source.site_id}: no row{rule} is left to learn from")
+            # Reading checked the cohort before rows were dropped.
+            place = f"site {source.site_id}, rows without a missing value (data.complete_cases)"
+            self.schema.check_cohort(len(np.unique(table.patient_id)), place=place)
         return table
 
     def _dataset(self, table: Table, statistics: Statistics, label: Any) -> PatientDataset:

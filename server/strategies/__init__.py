@@ -81,7 +81,10 @@ def build_strategy(name: str, own: Mapping[str, Any], *, num_sites: int) -> Stra
     Raises:
         ConfigError: unknown name, unknown key, or a value that the strategy refuses.
     """
-    kind = strategies[name]
+    try:
+        kind = strategies[name]
+    except ConfigError as error:
+        raise ConfigError(f"strategy.name: {error}") from None
     parameters = inspect.signature(kind).parameters
     allowed = {
         key: parameter

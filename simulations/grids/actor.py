@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.app.message import ArrayRecord
 
-from fedward.simulations.grids.base import Worker, WorkerFactory
+from fedward.simulations.grids.base import Worker, WorkerFactory, build
 
 
 @dataclass
@@ -34,7 +34,7 @@ class SiteActor:
 
     def prepare(self, factory: WorkerFactory) -> None:
         """Build the worker of the next run."""
-        self._worker = factory()
+        self._worker = build(factory)
 
     def handle(self, shared: list[ArrayRecord], letters: list[Letter]) -> list[Message]:
         """Return one reply per letter."""

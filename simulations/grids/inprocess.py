@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flwr.app import Message
 
 from fedward.common.errors import ConfigError
-from fedward.simulations.grids.base import SimulationGrid, Worker, WorkerFactory
+from fedward.simulations.grids.base import SimulationGrid, Worker, WorkerFactory, build
 
 
 class InProcessGrid(SimulationGrid):
@@ -18,7 +18,7 @@ class InProcessGrid(SimulationGrid):
     def prepare(self, factory: WorkerFactory, node_ids: Sequence[int], *, stacked: bool) -> None:
         """Build the one worker; it stacks its sites by itself where it can."""
         del stacked
-        self._worker = factory()
+        self._worker = build(factory)
         self._node_ids = list(node_ids)
 
     def exchange(self, messages: list[Message], timeout: float | None) -> list[Message]:

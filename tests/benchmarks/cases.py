@@ -1,6 +1,5 @@
 """The benchmark's cases, and how each is run: as the plain loop, in process, or on Ray."""
 
-import gc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,10 +168,7 @@ def build_worker(case: Case) -> Any:
     sites = [Site(site, partial(read, site), lambda: None, store) for site in case.names]  # type: ignore[arg-type, return-value]
     for site in sites:
         site.data(None)
-    worker = app_worker(trainer, dict(enumerate(sites, start=1)))
-    gc.collect()
-    gc.freeze()
-    return worker
+    return app_worker(trainer, dict(enumerate(sites, start=1)))
 
 
 def no_op_worker(case: Case) -> Any:
@@ -248,8 +244,6 @@ def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
                 plan,
                 on_round=note,
             )
-            gc.collect()
-            gc.freeze()
             start = Progress(0, {PARAMETERS: shared.flatten(model.state_dict())})
             loop.run(start)
             memory.sample()
