@@ -220,17 +220,8 @@ def _generated(config: PartitionConfig, schema: TableSchema, seed: int) -> Simul
         raise ConfigError(
             f"data.partition.by: {GENERATED} makes its own sites; {config.by} does not apply"
         )
-    allowed = ("num_sites", "rows_per_site", "rows_min", "rows_max")
-    for key, value in config.options.items():
-        if key not in allowed:
-            raise ConfigError(
-                f"data.partition.options.{key}: unknown{did_you_mean(key, allowed)}; "
-                f"known: {', '.join(allowed)}"
-            )
-        if value != int(value) or value < 1:
-            raise ConfigError(f"data.partition.options.{key}: expected a whole number, at least 1")
-    options = {key: int(value) for key, value in config.options.items()}
-    names = site_names(options.pop("num_sites", config.num_sites or 10))
+    options = _generator_options(config)
+    names = site_names(options.get("num_sites", config.num_sites or 10))
     opened = {
         site: partial(
             generated_source,
@@ -250,3 +241,16 @@ def _generated(config: PartitionConfig, schema: TableSchema, seed: int) -> Simul
             f"data.schema: {GENERATED} has no column {min(unknown)!r}; use schema {GENERATED}"
         )
     return SimulatedSites(opened, dict.fromkeys(names, example.rows_max))
+
+
+def _generator_options(config: PartitionConfig) -> dict[str, int]:
+    allowed = ("num_sites", "rows_per_site", "rows_min", "rows_max")
+    for key, value in config.options.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"data.partition.options.{key}: unknown{did_you_mean(key, allowed)}; "
+                f"known: {', '.join(allowed)}"
+            )
+        if value != int(value) or value < 1:
+            raise ConfigError(f"data.partition.options.{key}: expected a whole number, at least 1")
+    return {key: int(value) for key, value in config.options.items()}

@@ -19,8 +19,10 @@ from pathlib import Path
 import pandas as pd
 
 from fedward.client.data.convert import heart_disease_table, sepsis_first_hours
+from fedward.client.data.read import read_frame, table_from_frame
 from fedward.common.errors import ConfigError, NetworkError, SiteDataError, StorageError
 from fedward.common.registry import did_you_mean
+from fedward.common.tables.schema import load_schema
 
 DATA_DIR = "FEDWARD_DATA_DIR"
 TIMEOUT_S = 60
@@ -29,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DataSet:
-    """One public data set."""
+    """One public data set. The shipped schema of the same name says what is in it."""
 
     name: str
     folder: str
@@ -180,22 +182,19 @@ def _put_in_place(tables: Mapping[str, pd.DataFrame], entry: DataSet, target: Pa
 
 
 def verify(entry: DataSet, folder: Path) -> None:
-    """Check rows and positives of each file against what was published.
+    """Check each file against its schema, and its rows and positives against what was published.
 
     Raises:
         SiteDataError: they differ.
     """
+    schema = load_schema(entry.name)
     for file, (num_rows, num_positive) in entry.files.items():
-        try:
-            label = pd.read_csv(folder / file, usecols=[entry.label])[entry.label]
-            found = (len(label), int((label > 0).sum()))
-        except (OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-            raise SiteDataError(
-                f"{entry.name}: {file} is no table with a column {entry.label!r}"
-            ) from error
+        frame = read_frame(folder / file)
+        table_from_frame(frame, schema, place=f"{entry.name}, {file}")
+        found = (len(frame), int((frame[entry.label] > 0).sum()))
         if found != (num_rows, num_positive):
             raise SiteDataError(
-                f"{entry.name}: {file} has {found[0]} rows, {found[1]} positive; published are "
+                f"{entry.name}, {file}: {found[0]} rows, {found[1]} positive; published are "
                 f"{num_rows} and {num_positive}"
             )
 

@@ -43,7 +43,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise SiteDataError(f"{path}: the file is empty; expected a header and rows") from None
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise SiteDataError(f"{path}: cannot be read as a table ({_kind(error)})") from None
-    if not isinstance(frame.index, pd.RangeIndex):
+    if not frame.index.equals(pd.RangeIndex(len(frame))):
         # pandas takes the surplus cells for row names, and shifts all others under a wrong header.
         raise SiteDataError(f"{path}: rows have more cells than the header has names")
     return frame

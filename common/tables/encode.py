@@ -16,6 +16,7 @@ from fedward.common.tables.table import Table
 from fedward.common.task import Statistics
 
 SUMS_PER_FIELD = 3
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ def moments(
     count, total, squares = statistics[1:].reshape(-1, SUMS_PER_FIELD).T
     known = np.maximum(count, 1.0)
     mean = total / known
-    variance = np.maximum(squares / known - mean**2, 0.0)
-    deviation = np.sqrt(variance)
-    spread = deviation > 1e-9 * np.maximum(1.0, np.abs(mean + shift))
-    return mean + shift, np.where(spread, deviation, half)
+    mean_square = squares / known
+    variance = mean_square - mean**2
+    # The difference of two close numbers: below this share of them it is rounding, not spread.
+    spread = variance > ROUNDING * mean_square
+    return mean + shift, np.sqrt(np.where(spread, variance, half**2))
 
 
 def _shift(field: FieldSchema) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 from fedward.common.errors import NetworkError
 from fedward.common.quiet import quiet_third_parties
 
+CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 
 
@@ -42,6 +44,8 @@ def start_ray(options: RayOptions) -> bool:
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
+    if options.address is not None:
+        _check_reachable(options.address)
     try:
         if options.address is not None:
             ray.init(address=options.address, **common)
@@ -56,3 +60,15 @@ def start_ray(options: RayOptions) -> bool:
     except (ConnectionError, ValueError) as error:
         raise NetworkError(f"engine.address: no Ray cluster at {options.address}") from error
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `NetworkError` at once where Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # such as `auto`: only Ray knows
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise NetworkError(f"engine.address: no Ray cluster at {address} ({reason})") from error

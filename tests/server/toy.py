@@ -76,12 +76,14 @@ def run_toy(
     folder: Path | None = None,
     grid: InProcessGrid | None = None,
     sampling: SamplingConfig | None = None,
+    factory: Callable[[], SiteWorker] | None = None,
     **plan_keys: Any,
 ) -> tuple[Outcome, RoundLoop]:
     """Run the toy federation, resuming from `folder` if a checkpoint lies there."""
     nodes = {site: number for number, site in enumerate(sorted(targets), start=1)}
     grid = grid or InProcessGrid()
-    grid.prepare(partial(toy_worker, targets, tampering or {}), list(nodes.values()), stacked=False)
+    factory = factory or partial(toy_worker, targets, tampering or {})
+    grid.prepare(factory, list(nodes.values()), stacked=False)
     built = build_strategy(strategy, own or {}, num_sites=len(targets))
     plan = Plan(
         run_key="toy",

@@ -1,0 +1,1 @@
+"""The schemas that ship with fedward, as YAML files."""
