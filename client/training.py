@@ -155,7 +155,7 @@ def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
     """
     for parameter in parameters:
         parameter.grad = None
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
 
 

@@ -31,6 +31,8 @@ class LazyArray(Array):
     `numpy()` returns a copy, as Flower's own does: some of its strategies compute in place.
     """
 
+    values: npt.NDArray[Any]
+
     def __init__(self, values: npt.NDArray[Any]) -> None:
         # By way of __dict__: Flower's __setattr__ looks for cached chunks at every assignment.
         self.__dict__.update(

@@ -28,6 +28,7 @@ from fedward.simulations.builtin import BUILTIN, builtin_frame, generated_source
 from fedward.simulations.partition import partition, site_names
 
 GENERATED = "gaussian-sites"
+CutKey = tuple[Path | None, int, str, TableSchema, int]
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -85,6 +86,10 @@ class SimulatedSites:
         if site_id not in self._sources:
             self._sources[site_id] = self._open[site_id]()
         return self._sources[site_id]
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what was read: patients do not travel to worker processes, which read anew."""
+        return {**self.__dict__, "_sources": {}}
 
     def registered_cohort(self, site_id: str) -> int:
         """Return how many patients the site is registered with: no reply may claim more."""
@@ -147,16 +152,22 @@ def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> 
         )
     config = data.partition
     assert config is not None
+    key: CutKey
     if data.root != BUILTIN:
         path = resolve_root(data.root, base_dir) / config.table
         # Part of the key of `_cut`: an edited file is read again.
         written_ns = path.stat().st_mtime_ns if path.is_file() else 0
-        tables = _cut(path, written_ns, config.model_dump_json(), schema, seed)
+        key = (path, written_ns, config.model_dump_json(), schema, seed)
     elif config.table == GENERATED:
         return _generated(config, schema, seed)
     else:
-        tables = _cut(None, 0, config.model_dump_json(), schema, seed)
-    return SimulatedSites({site: partial(TableShare, site, own) for site, own in tables.items()})
+        key = (None, 0, config.model_dump_json(), schema, seed)
+    return SimulatedSites({site: partial(_share, site, key) for site in _cut(*key)})
+
+
+def _share(site: str, key: CutKey) -> TableShare:
+    """Return a site's share by what it was cut from, so that only that travels to workers."""
+    return TableShare(site, _cut(*key)[site])
 
 
 @lru_cache(maxsize=4)

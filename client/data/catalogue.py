@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fedward.client.data.convert import heart_disease_table, sepsis_first_hours
@@ -42,6 +43,8 @@ class DataSet:
     files: Mapping[str, tuple[int, int]]
     """Rows and positive rows of each converted file."""
     label: str
+    sha256: str
+    """Of the parsed tables, as `content_hash` returns it."""
 
     @property
     def local_path(self) -> Path | None:
@@ -64,6 +67,7 @@ HEART = DataSet(
     home="https://archive.ics.uci.edu/static/public/45/heart+disease.zip",
     files={"heart_disease_4sites.csv": (920, 509)},
     label="num",
+    sha256="7756d6082d9e505b696ba80329f35c88ea047dfbb940018285b5dc6b1172225a",
 )
 SEPSIS = DataSet(
     name="sepsis",
@@ -79,6 +83,7 @@ SEPSIS = DataSet(
         "hospital_B_first9h.csv.gz": (20000, 1142),
     },
     label="sepsis",
+    sha256="a922e791e847b52c2271bd96e99f928389b2bae78b487570913e6c1787344fd9",
 )
 DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS)}
 
@@ -86,7 +91,7 @@ DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS)}
 def data_dir() -> Path:
     """Return the folder of local copies: `FEDWARD_DATA_DIR`, or `~/.cache/fedward`."""
     chosen = os.environ.get(DATA_DIR)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "fedward"
+    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "fedward"
 
 
 def list_data_sets() -> list[DataSet]:
@@ -98,13 +103,15 @@ def resolve_root(root: str, base_dir: Path) -> Path:
     """Return the folder that `data.root` means.
 
     Args:
-        root: a data set's name, or a path.
+        root: a data set's name or folder name, which wins over a path of that name (`./sepsis` is
+            always the path), or a path.
         base_dir: where relative paths start.
 
     Raises:
         ConfigError: it is not here; for a known data set, with the command that fetches it.
     """
-    name = root.replace("_", "-").lower()
+    by_folder = {entry.folder: entry.name for entry in DATA_SETS.values()}
+    name = by_folder.get(root, root.replace("_", "-").lower())
     if name in DATA_SETS:
         found = DATA_SETS[name].local_path
         if found is None:
@@ -113,7 +120,7 @@ def resolve_root(root: str, base_dir: Path) -> Path:
                 f"(or set {DATA_DIR} to the folder that holds {DATA_SETS[name].folder})"
             )
         return found
-    path = base_dir / root
+    path = base_dir / Path(root).expanduser()
     if not path.is_dir():
         raise ConfigError(
             f"data.root: there is no folder {path}{did_you_mean(name, DATA_SETS)}; "
@@ -182,7 +189,7 @@ def _put_in_place(tables: Mapping[str, pd.DataFrame], entry: DataSet, target: Pa
 
 
 def verify(entry: DataSet, folder: Path) -> None:
-    """Check each file against its schema, and its rows and positives against what was published.
+    """Check each file against its schema, and rows, positives and every cell as published.
 
     Raises:
         SiteDataError: they differ.
@@ -197,15 +204,32 @@ def verify(entry: DataSet, folder: Path) -> None:
                 f"{entry.name}, {file}: {found[0]} rows, {found[1]} positive; published are "
                 f"{num_rows} and {num_positive}"
             )
+    if content_hash(folder, entry) != entry.sha256:
+        raise SiteDataError(
+            f"{entry.name}: rows and positives are those that were published, other cells differ"
+        )
 
 
 def content_hash(folder: Path, entry: DataSet) -> str:
-    """Return the SHA-256 of the parsed tables, which does not depend on how they are written."""
+    """Return the SHA-256 of the parsed tables.
+
+    It depends on names and values (as float32), not on how they are written, nor on the order of
+    rows and columns, nor on the version of pandas.
+    """
     digest = hashlib.sha256()
     for file in sorted(entry.files):
         table = pd.read_csv(folder / file)
-        digest.update(",".join(map(str, table.columns)).encode())
-        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+        names = sorted(map(str, table.columns))
+        table = table.sort_values(names, kind="stable")
+        for name in names:
+            column = table[name]
+            if pd.api.types.is_numeric_dtype(column):
+                # Adding 0 turns -0 into 0; all missing values become the same one.
+                values = column.to_numpy(np.float32, na_value=np.nan) + np.float32(0)
+                content = np.where(np.isnan(values), np.float32(np.nan), values)
+                digest.update(name.encode() + b"=" + content.astype("<f4").tobytes())
+            else:
+                digest.update(name.encode() + b"=" + "\n".join(map(str, column)).encode())
     return digest.hexdigest()
 
 

@@ -34,7 +34,7 @@ def heart_disease_table(archive: zipfile.ZipFile) -> dict[str, pd.DataFrame]:
 def heart_disease_site(text: str, site: str) -> pd.DataFrame:
     """Return one hospital's `processed` file; `?` is missing."""
     frame = pd.read_csv(io.StringIO(text), header=None, names=HEART_COLUMNS, na_values=["?"])
-    return frame.assign(site=site)
+    return frame.assign(site=site)[["site", *HEART_COLUMNS]]
 
 
 def sepsis_first_hours(archive: zipfile.ZipFile) -> dict[str, pd.DataFrame]:

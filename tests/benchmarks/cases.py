@@ -193,7 +193,7 @@ def no_op_worker(case: Case) -> Any:
 
 def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
     """Run the case through fedward's round loop on one of its engines."""
-    from fedward.common.config.run import EngineConfig, SamplingConfig
+    from fedward.common.config.run import EngineConfig
     from fedward.simulations.engine import open_grid
     from fedward.simulations.memory import PeakMemory
 
@@ -205,53 +205,46 @@ def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
     )
     try:
         with PeakMemory() as memory:
-            from fedward.client.stacked import can_stack
-            from fedward.common.parameters import ParameterSet
-            from fedward.common.records import PARAMETERS
-            from fedward.server.checkpoint import Progress
-            from fedward.server.plan import Plan
-            from fedward.server.rounds import RoundLoop
-            from fedward.server.strategies import build_strategy
-
-            model = build_model(case)
-            shared = ParameterSet.of(model)
-            nodes = {site: node for node, site in enumerate(case.names, start=1)}
-            grid.prepare(
-                partial(build_worker, case), list(nodes.values()), stacked=can_stack(model)
-            )
-            ready = time.time() - PROCESS_STARTED
-            losses: list[float] = []
-            seconds: list[float] = []
-
-            def note(report: Any) -> None:
-                losses.append(report.train_loss or 0.0)
-                seconds.append(report.seconds)
-
-            plan = Plan(
-                run_key="benchmark",
-                seed=SEED,
-                num_rounds=rounds,
-                nodes=nodes,
-                cohort_bounds=dict.fromkeys(nodes, case.rows[1]),
-                manifest_hash=shared.manifest_hash,
-                sampling=SamplingConfig(num_sites=case.sites_per_round),
-                evaluate_every=0,
-                evaluation_sites=case.names[:2],
-            )
-            loop = RoundLoop(
-                grid,
-                build_strategy("fedavg", {}, num_sites=len(nodes)),
-                plan,
-                on_round=note,
-            )
-            start = Progress(0, {PARAMETERS: shared.flatten(model.state_dict())})
-            loop.run(start)
+            found = run_rounds(case, grid, rounds)
             memory.sample()
     finally:
         grid.close()
+    return {**found, "peak_bytes": memory.peak_bytes}
+
+
+def run_rounds(case: Case, grid: Any, rounds: int) -> dict[str, Any]:
+    """Return the losses and seconds of the rounds, and when the grid was ready for them."""
+    from fedward.client.stacked import can_stack
+    from fedward.common.config.run import SamplingConfig
+    from fedward.common.parameters import ParameterSet
+    from fedward.common.records import PARAMETERS
+    from fedward.server.checkpoint import Progress
+    from fedward.server.plan import Plan
+    from fedward.server.rounds import RoundLoop
+    from fedward.server.strategies import build_strategy
+
+    model = build_model(case)
+    shared = ParameterSet.of(model)
+    nodes = {site: node for node, site in enumerate(case.names, start=1)}
+    grid.prepare(partial(build_worker, case), list(nodes.values()), stacked=can_stack(model))
+    ready = time.time() - PROCESS_STARTED
+    reports: list[Any] = []
+    plan = Plan(
+        run_key="benchmark",
+        seed=SEED,
+        num_rounds=rounds,
+        nodes=nodes,
+        cohort_bounds=dict.fromkeys(nodes, case.rows[1]),
+        manifest_hash=shared.manifest_hash,
+        sampling=SamplingConfig(num_sites=case.sites_per_round),
+        evaluate_every=0,
+        evaluation_sites=case.names[:2],
+    )
+    strategy = build_strategy("fedavg", {}, num_sites=len(nodes))
+    loop = RoundLoop(grid, strategy, plan, on_round=reports.append)
+    loop.run(Progress(0, {PARAMETERS: shared.flatten(model.state_dict())}))
     return {
-        "losses": losses,
-        "seconds": seconds,
+        "losses": [report.train_loss or 0.0 for report in reports],
+        "seconds": [report.seconds for report in reports],
         "ready_s": ready,
-        "peak_bytes": memory.peak_bytes,
     }

@@ -86,7 +86,7 @@ def plain_round(
             for index in torch.split(torch.randperm(len(x), generator=rng), sampler.batch_size):
                 optimizer.zero_grad()
                 loss = functional.cross_entropy(model({input_key: x[index]}), y[index])
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 total += loss.item() * len(index)
         losses.append(total / len(x) / (sampler.epochs or 1))

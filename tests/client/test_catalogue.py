@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fedward.client.data import catalogue
 from fedward.client.data.catalogue import DATA_SETS, DataSet, fetch, resolve_root, verify
 from fedward.client.data.convert import HEART_FILES, sepsis_first_hours
 from fedward.common.errors import ConfigError, NetworkError, SiteDataError
@@ -33,6 +34,8 @@ def small_heart(monkeypatch: pytest.MonkeyPatch) -> DataSet:
     fields = {**vars(DATA_SETS["heart-disease"]), "files": {"heart_disease_4sites.csv": (16, 8)}}
     entry = DataSet(**fields)
     monkeypatch.setitem(DATA_SETS, entry.name, entry)
+    # Made-up patients have another hash than the published ones.
+    monkeypatch.setattr(catalogue, "content_hash", lambda folder, entry: entry.sha256)
     return entry
 
 

@@ -145,7 +145,7 @@ def test_site_state_matters_or_the_resume_test_would_prove_nothing(tmp_path: Pat
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", "rounds=40", "strategy.name=scaffold")
     overrides = [*FAST, "rounds=40", "strategy.name=scaffold"]
-    command = [sys.executable, "-m", "fedward.simulations.run", "quickstart", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "fedward.simulations.run", "--out", str(tmp_path)]
     command += [part for override in overrides for part in ("--set", override)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
