@@ -18,7 +18,7 @@ def open_grid(engine: EngineConfig) -> SimulationGrid:
     if engine.name == "inprocess":
         from fedward.simulations.grids.inprocess import InProcessGrid
 
-        return InProcessGrid()
+        return InProcessGrid(engine.threads_per_actor)
     from fedward.simulations.grids.ray import RayGrid
     from fedward.simulations.grids.start_ray import RayOptions
 

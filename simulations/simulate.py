@@ -17,6 +17,7 @@ from fedward.common.config.loader import (
 )
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError
+from fedward.common.quiet import quiet_third_parties
 from fedward.simulations.console import Display, NullDisplay
 from fedward.simulations.engine import open_grid
 from fedward.simulations.grids.base import SimulationGrid
@@ -85,6 +86,7 @@ def simulate(
     Raises:
         FedwardError: as its subclasses say.
     """
+    quiet_third_parties()
     base_dir = (base_dir or Path.cwd()).resolve()
     folder = resume or _new_folder(out, config.name)
     _write_config(folder, config, base_dir)

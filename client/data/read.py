@@ -95,6 +95,12 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None
     needed |= {schema.patient_id} if schema.patient_id else set()
     have = [str(name) for name in frame.columns]
     missing = [name for name in sorted(needed) if name not in have]
+    if len(missing) == len(needed) and len(have) > 1:
+        # Nothing of a first line that is no header is repeated: it would be a patient's row.
+        raise SiteDataError(
+            f"{place}: has none of the columns of schema {schema.name}; does the file start with "
+            "a line of column names?"
+        )
     if missing:
         hints = [f"{name!r}{did_you_mean(name, have)}" for name in missing]
         cause = "; is it separated by commas?" if len(have) == 1 else ""

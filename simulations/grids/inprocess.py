@@ -9,15 +9,23 @@ from fedward.simulations.grids.base import SimulationGrid, Worker, WorkerFactory
 
 
 class InProcessGrid(SimulationGrid):
-    """A grid that calls the ClientApp of each site directly."""
+    """A grid that calls the ClientApp of each site directly.
 
-    def __init__(self) -> None:
+    Args:
+        num_threads: torch threads of this process. More than one makes small models slower.
+    """
+
+    def __init__(self, num_threads: int = 1) -> None:
         super().__init__()
+        self._num_threads = num_threads
         self._worker: Worker | None = None
 
     def prepare(self, factory: WorkerFactory, node_ids: Sequence[int], *, stacked: bool) -> None:
         """Build the one worker; it stacks its sites by itself where it can."""
+        import torch  # not before the first run: the command must start fast
+
         del stacked
+        torch.set_num_threads(self._num_threads)
         self._worker = build(factory)
         self._node_ids = list(node_ids)
 

@@ -310,3 +310,12 @@ def test_the_first_hours_of_the_hourly_series_are_the_table(data_dir: Path) -> N
     pd.testing.assert_frame_equal(
         first_hours(hourly), expected, check_dtype=False, rtol=1e-6, atol=1e-6
     )
+
+
+def test_a_file_without_a_header_is_refused_and_its_first_patient_is_not_quoted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "clinic.csv").write_text("agee,Doe,1948\n47,Roe,1950\n")
+    message = refusal(read_frame(tmp_path / "clinic.csv"))
+    assert "line of column names" in message
+    assert not any(cell in message for cell in ("agee", "Doe", "1948"))
