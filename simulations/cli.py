@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 QUICKSTART = "quickstart"
 INTERRUPTED = 130
+A_BUG = 70
 EXAMPLES = """\
 examples:
   fedward simulate                                    the quickstart: 5 hospitals, real data
@@ -83,6 +85,10 @@ def guarded(command: Callable[[], int]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 0
+    except Exception:  # noqa: BLE001 - the last resort: say whose fault it is
+        traceback.print_exc()
+        print("fedward: this is a bug; the text above says where", file=sys.stderr)
+        return A_BUG
 
 
 def run(args: argparse.Namespace) -> int:

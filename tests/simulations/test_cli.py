@@ -226,3 +226,14 @@ def test_simulations_run_py_is_the_same_program(tmp_path: Path) -> None:
 
 def test_every_shipped_configuration_is_offered() -> None:
     assert set(shipped_configs()) >= {"quickstart", "heart_disease", "sepsis", "many_sites"}
+
+
+def test_a_bug_is_called_one(
+    clinic: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **keys: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fedward.simulations.simulate.simulate", broken)
+    assert simulate(clinic) == 70
+    assert "this is a bug" in capsys.readouterr().err
