@@ -42,6 +42,7 @@ BINARY_METRICS = (
 MULTICLASS_METRICS = ("auroc", "f1", "accuracy")
 LOWER_IS_BETTER = frozenset({"brier", "ece", "loss", "train_loss", "eval_loss"})
 THRESHOLD = 0.5
+ROOT_GAP = 1e-9
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ def auroc(positive: npt.NDArray[np.bool_], score: Floats) -> Metric:
     def excess(a: float) -> float:
         return (area - a) ** 2 - z_value() ** 2 * variance(a)
 
-    low = 0.0 if area == 0 else float(brentq(excess, 0.0, area))
-    high = 1.0 if area == 1 else float(brentq(excess, area, 1.0))
+    # At an estimate of 0 or 1 that end is itself a root: the limit is the other one.
+    low = 0.0 if area == 0 else float(brentq(excess, 0.0, min(area, 1 - ROOT_GAP)))
+    high = 1.0 if area == 1 else float(brentq(excess, max(area, ROOT_GAP), 1.0))
     return Metric(area, low, high, n=n)
 
 

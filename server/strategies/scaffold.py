@@ -19,8 +19,9 @@ from fedward.common.records import CONTROL, PARAMETERS, array_record, arrays_of,
 class Scaffold(FedAvg):
     """FedAvg with a control variate under the key prefix `control.`, split off here.
 
-    The models are averaged by the number of examples, as everywhere in fedward; the paper's
-    unweighted mean is the case of equal sites.
+    The models are averaged by the number of examples, as everywhere in fedward. But c is the plain
+    mean of the c_i (eq. 5), and where they settle every site steps along c. So, unlike FedAvg,
+    it minimises the mean of the sites' losses with each site counting the same, as in the paper.
 
     Args:
         num_sites: N of the paper: all sites of the federation.

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 
 from fedward.common.metrics import (
     BINARY_METRICS,
+    auroc,
     binary_metrics,
     calibration_curve,
     multiclass_metrics,
@@ -214,3 +215,15 @@ def test_figures_are_quick(n: int, limit_s: float) -> None:
 def test_figures_do_not_import_a_reader_of_patients() -> None:
     code = "import sys, fedward.common.metrics; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("num_each", "low"), [(5, 0.6427), (20, 0.8987), (200, 0.9903)])
+def test_a_perfect_ranking_of_few_patients_is_not_certain(num_each: int, low: float) -> None:
+    score = np.arange(2 * num_each, dtype=np.float64)
+    positive = score >= num_each
+    perfect, inverted = auroc(positive, score), auroc(positive, -score)
+    assert perfect.value == perfect.high == 1.0
+    assert perfect.low is not None
+    assert inverted.high is not None
+    assert perfect.low == pytest.approx(low, abs=1e-4), "the equation on a grid of 2e6 points"
+    assert inverted.high == pytest.approx(1 - perfect.low)
