@@ -1,6 +1,7 @@
 """Builds `summary.json` from what a run returned; its shape is the contract of INTERFACE.md."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedward.common.intervals import mean_interval, site_mean
@@ -127,10 +128,17 @@ def _mean(repeated: Sequence[Figures]) -> Figures:
         figures = [f[name] for f in repeated if name in f]
         values = [f["value"] for f in figures if f.get("value") is not None]
         if values:
-            combined[name] = as_json(mean_interval(values))
+            combined[name] = as_json(_within_unit_range(mean_interval(values)))
         else:
             combined[name] = dict(figures[0])
     return combined
+
+
+def _within_unit_range(mean: Metric) -> Metric:
+    """Cut a t interval where the figure itself ends: all of ours lie between 0 and 1."""
+    if mean.low is None or mean.high is None:
+        return mean
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 def _metric(figure: Mapping[str, Any]) -> Metric:

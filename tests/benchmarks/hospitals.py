@@ -10,7 +10,6 @@ on one thread, through the loop and the client of `fedward simulate`.
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +60,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.seeds < 3:
         parser.error("--seeds: an interval needs at least 3")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     quiet_third_parties()
     run_study(STUDIES[args.study], range(1, args.seeds + 1))
 

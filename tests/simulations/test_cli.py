@@ -12,7 +12,16 @@ import pytest
 from fedward.deploy import cli
 from fedward.simulations.cli import shipped_configs
 
-FAST = ["--engine", "inprocess", "--set", "rounds=2", "--set", "baselines=[]"]
+FAST = [
+    "--engine",
+    "inprocess",
+    "--set",
+    "rounds=2",
+    "--set",
+    "baselines=[]",
+    "--set",
+    "repeat=null",
+]
 SCHEMA = """\
 version: 1
 name: clinic

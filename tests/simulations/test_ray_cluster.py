@@ -43,7 +43,17 @@ def cluster(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.network
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
 def test_a_run_joins_a_cluster_and_leaves_it_running(cluster: str, tmp_path: Path) -> None:
-    run = ["quickstart", "--out", str(tmp_path), "--set", "rounds=2", "--set", "baselines=[]"]
+    run = [
+        "quickstart",
+        "--out",
+        str(tmp_path),
+        "--set",
+        "rounds=2",
+        "--set",
+        "baselines=[]",
+        "--set",
+        "repeat=null",
+    ]
     run += ["--set", f"engine.address={cluster}", "--set", "engine.num_actors=2"]
     command = [sys.executable, "-m", "fedward.simulations.run", *run]
     for _ in range(2):  # the second finds it still there
