@@ -270,6 +270,16 @@ class RunConfig(Section):
     """Where a simulation runs; results do not depend on it."""
 
     @model_validator(mode="after")
+    def _scaffold_takes_plain_steps(self) -> "RunConfig":
+        plain = self.local.optimizer == "sgd" and self.local.momentum == 0
+        if self.strategy.name == "scaffold" and not plain:
+            raise ValueError(
+                "local.optimizer: scaffold's control variates stand for steps of learning_rate "
+                "times the gradient; use sgd without momentum, or another strategy"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _engine_can_do_it(self) -> "RunConfig":
         if self.engine.name == "inprocess" and self.sampling.deadline_s is not None:
             raise ValueError(

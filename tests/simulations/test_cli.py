@@ -147,15 +147,18 @@ def test_a_typo_in_the_configuration_names_file_line_key_and_the_nearest(
         ("shared=[boddy.*]", "matches no tensor"),
         ("sampling.deadline_s=5", "inprocess"),
         ("local.learning_rate=fast", "learning_rate"),
+        ("strategy.name=scaffold --set local.optimizer=adam", "sgd without momentum"),
+        ("strategy.name=scaffold --set local.momentum=0.9", "sgd without momentum"),
     ],
 )
 def test_a_wrong_value_is_a_configuration_error_that_helps(
     clinic: Path, capsys: pytest.CaptureFixture[str], override: str, says: str
 ) -> None:
-    assert simulate(clinic, "--set", override) == 2
+    overrides = override.split(" --set ")
+    assert simulate(clinic, *(part for one in overrides for part in ("--set", one))) == 2
     error = capsys.readouterr().err
     assert says in error
-    assert error.startswith(f"fedward: --set {override}"), "the place comes first"
+    assert error.startswith(f"fedward: --set {overrides[-1]}"), "the place comes first"
     assert "Traceback" not in error
 
 
