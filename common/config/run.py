@@ -273,8 +273,9 @@ class RunConfig(Section):
     def _scaffold_takes_plain_steps(self) -> "RunConfig":
         plain = self.local.optimizer == "sgd" and self.local.momentum == 0
         if self.strategy.name == "scaffold" and not plain:
+            key = "momentum" if self.local.momentum else "optimizer"
             raise ValueError(
-                "local.optimizer: scaffold's control variates stand for steps of learning_rate "
+                f"local.{key}: scaffold's control variates stand for steps of learning_rate "
                 "times the gradient; use sgd without momentum, or another strategy"
             )
         return self
