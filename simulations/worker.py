@@ -1,5 +1,6 @@
 """A worker: the sites of one process, and the real ClientApp that answers for each of them."""
 
+import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from fedward.client.trainer import Trainer
 from fedward.common.errors import FedwardError
 from fedward.common.records import read_instruction
 
+log = logging.getLogger("fedward")
 SITE_FAILED = 1
 Prefill = Callable[[Sequence[tuple[Message, Context]]], None]
 
@@ -46,7 +48,10 @@ class SiteWorker:
         """Return one reply per message; a site that raises answers with an error."""
         pairs = [(message, self._contexts[message.metadata.dst_node_id]) for message in messages]
         if self._prefill is not None:
-            self._prefill(pairs)
+            try:
+                self._prefill(pairs)
+            except Exception:  # one site's numbers may not cost the others the round
+                log.warning("training the sites at once failed; one by one instead", exc_info=True)
         return [self._answer(message, context) for message, context in pairs]
 
     def _answer(self, message: Message, context: Context) -> Message:

@@ -15,14 +15,14 @@ from typing import Any
 import ray
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import ArrayRecord
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from fedward.common.flower import with_content
 from fedward.simulations.grids.actor import Letter, SiteActor
 from fedward.simulations.grids.base import SimulationGrid, WorkerFactory
 from fedward.simulations.grids.start_ray import RayOptions, start_ray
 
-ACTOR_DIED = 2
+WORKER_FAILED = 2
 TRIES = 2
 
 
@@ -100,6 +100,8 @@ class RayGrid(SimulationGrid):
             except RayActorError as error:
                 self._replace(slot)
                 replies += _try_again(parcel, queue, error)
+            except RayError as error:
+                replies += _given_up(parcel, f"its worker failed ({type(error).__name__})")
         return replies
 
     def close(self) -> None:
@@ -171,5 +173,8 @@ def _try_again(parcel: _Parcel, queue: deque[_Parcel], error: RayActorError) -> 
         for letter, message in zip(parcel.letters, parcel.messages, strict=True):
             queue.append(_Parcel([letter], [message], parcel.tries + 1))
         return []
-    reason = f"its worker died {TRIES} times ({type(error).__name__})"
-    return [Message(Error(ACTOR_DIED, reason), reply_to=message) for message in parcel.messages]
+    return _given_up(parcel, f"its worker died {TRIES} times ({type(error).__name__})")
+
+
+def _given_up(parcel: _Parcel, reason: str) -> list[Message]:
+    return [Message(Error(WORKER_FAILED, reason), reply_to=m) for m in parcel.messages]

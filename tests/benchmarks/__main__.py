@@ -21,7 +21,7 @@ Result = dict[str, Any]
 #: case, engines beside the plain loop, the goal for each, rounds
 PROGRAMME: list[tuple[str, dict[str, float], int]] = [
     ("cnn", {"inprocess": 1.10, "ray": 0.65}, 9),
-    ("mlp", {"inprocess": 0.10, "ray": 0.10}, 20),
+    ("mlp", {"inprocess": 0.10, "ray": 0.40}, 20),
     ("mlp-unequal-adam", {"inprocess": 0.09}, 20),
     ("ft", {"inprocess": 0.40}, 9),
 ]

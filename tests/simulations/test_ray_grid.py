@@ -26,12 +26,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Futu
 class Adder:
     """Answers a model w with w + node id; can sleep, raise, or die in the middle of its work."""
 
-    def __init__(self, folder: Path, *, dies: int = 0, sleeps_s: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, *, dies: int = 0, sleeps_s: float = 0.0, breaks: bool = False
+    ) -> None:
+        self.breaks = breaks
         self.folder = folder
         self.dies = dies
         self.sleeps_s = sleeps_s
 
     def handle(self, messages: Sequence[Message]) -> list[Message]:
+        if self.breaks and any(message.metadata.dst_node_id == 3 for message in messages):
+            raise ZeroDivisionError
         return [self.answer(message) for message in messages]
 
     def answer(self, message: Message) -> Message:
@@ -112,6 +117,13 @@ def test_a_site_that_kills_its_actor_twice_is_reported_and_the_others_count(
     assert list(errors) == [3]
     assert "died 2 times" in str(errors[3])
     assert len(replies) == 6
+
+
+def test_a_worker_that_fails_is_reported_and_the_others_count(
+    grid: RayGrid, tmp_path: Path
+) -> None:
+    grid.prepare(partial(Adder, tmp_path, breaks=True), NODES, stacked=False)
+    assert ask(grid) == {node: value for node, value in ALL.items() if node != 3}
 
 
 def test_the_deadline_ends_the_round_and_the_late_reply_is_never_seen(

@@ -170,9 +170,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_model(tmp_pa
     assert one["head.weight"].tobytes() != other["head.weight"].tobytes()
 
 
-def test_stacked_and_one_by_one_agree(tmp_path: Path) -> None:
-    stacked = weights(run(tmp_path, "rounds=5", "engine.vectorised=auto"))
-    alone = weights(run(tmp_path, "rounds=5", "engine.vectorised=off"))
+@pytest.mark.parametrize(
+    "own",
+    [
+        [],
+        ["strategy.name=scaffold"],
+        ["strategy.name=fedprox", "strategy.proximal_mu=0.5"],
+        ["strategy.name=fedbn", "model.norm=layer"],
+        ["shared=[head.*]"],
+        ["model.name=ft-transformer", "model.hidden=null", "model.d_token=8"],
+    ],
+    ids=lambda own: own[0] if own else "fedavg",
+)
+def test_stacked_and_one_by_one_agree(own: list[str], tmp_path: Path) -> None:
+    stacked = weights(run(tmp_path, "rounds=3", "engine.vectorised=auto", *own))
+    alone = weights(run(tmp_path, "rounds=3", "engine.vectorised=off", *own))
     for name, tensor in stacked.items():
         np.testing.assert_allclose(tensor, alone[name], atol=1e-5)
 

@@ -65,3 +65,21 @@ def test_a_foreign_error_names_the_place_but_not_the_path() -> None:
         text = describe(error)
     assert text.startswith("FileNotFoundError at pathlib.py")
     assert "/no/such" not in text
+
+
+def test_a_stacked_trainer_that_fails_costs_no_site_the_round(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken_prefill(pairs: object) -> None:
+        raise FloatingPointError
+
+    def factory() -> SiteWorker:
+        worker = raising(ValueError())
+        worker._prefill = broken_prefill
+        return worker
+
+    targets = {"aachen": 1.0, "bern": 2.0, "cork": 3.0}
+    outcome, loop = run_toy(targets=targets, rounds=1, factory=factory)
+    assert outcome.progress.num_aggregated == 1
+    assert [e.site for e in loop.history.entries if e.status == "failed"] == ["bern"]
+    assert "one by one instead" in caplog.text
