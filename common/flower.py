@@ -60,6 +60,10 @@ class LazyArray(Array):
         """Return a writable copy of the values."""
         return self.values.copy()
 
+    def deflate(self) -> bytes:
+        """Return what a plain `Array` sends: the receiver looks classes up by name."""
+        return Array(self.dtype, self.shape, self.stype, self.data).deflate()
+
     def __reduce__(self) -> tuple[type["LazyArray"], tuple[npt.NDArray[Any]]]:
         return LazyArray, (self.values,)
 
@@ -79,6 +83,10 @@ class Records(RecordDict):
     def __init__(self, records: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> None:
         super().__init__()
         self.__dict__["_data"].update(records)
+
+    def deflate(self) -> bytes:
+        """Return what a plain `RecordDict` sends: the receiver looks classes up by name."""
+        return RecordDict(dict(self.items())).deflate()
 
     @property
     def array_records(self) -> dict[str, ArrayRecord]:  # type: ignore[override]
