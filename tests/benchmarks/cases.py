@@ -206,15 +206,15 @@ def federated(case: Case, engine: str, rounds: int) -> dict[str, Any]:
     )
     try:
         with PeakMemory() as memory:
-            found = run_rounds(case, grid, rounds)
+            found, _ = run_rounds(case, grid, rounds)
             memory.sample()
     finally:
         grid.close()
     return {**found, "peak_bytes": memory.peak_bytes}
 
 
-def run_rounds(case: Case, grid: Any, rounds: int) -> dict[str, Any]:
-    """Return the losses and seconds of the rounds, and when the grid was ready for them."""
+def run_rounds(case: Case, grid: Any, rounds: int) -> tuple[dict[str, Any], Any]:
+    """Return what was measured (losses, seconds, when the grid was ready), and the final model."""
     from fedward.client.stacked import can_stack
     from fedward.common.config.run import SamplingConfig
     from fedward.common.parameters import ParameterSet
@@ -243,9 +243,11 @@ def run_rounds(case: Case, grid: Any, rounds: int) -> dict[str, Any]:
     )
     strategy = build_strategy("fedavg", {}, num_sites=len(nodes))
     loop = RoundLoop(grid, strategy, plan, on_round=reports.append)
-    loop.run(Progress(0, {PARAMETERS: shared.flatten(model.state_dict())}))
-    return {
+    outcome = loop.run(Progress(0, {PARAMETERS: shared.flatten(model.state_dict())}))
+    assert all(not report.refused for report in reports)
+    measured = {
         "losses": [report.train_loss or 0.0 for report in reports],
         "seconds": [report.seconds for report in reports],
         "ready_s": ready,
     }
+    return measured, outcome.progress.vectors[PARAMETERS]

@@ -176,12 +176,14 @@ def test_with_json_nothing_is_shown(capsys: pytest.CaptureFixture[str], tmp_path
     assert capsys.readouterr().out == ""
 
 
-def test_every_display_keeps_the_same_contract() -> None:
-    console = Console(file=io.StringIO())
+def test_every_display_can_be_closed_before_it_showed_anything_and_twice() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown)
     displays: list[Display] = [NullDisplay(), PlainDisplay(console), LiveDisplay(console)]
     for display in displays:
         display.close()
         display.close()
+    assert shown.getvalue() == ""
 
 
 def test_the_display_is_there_before_torch() -> None:
