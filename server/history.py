@@ -71,6 +71,11 @@ class History:
             except OSError as error:
                 raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
 
+    def has(self, round_number: int, phase: Phase) -> bool:
+        """Return whether anything is written down for this phase of a round."""
+        wanted = (round_number, phase)
+        return any((entry.round_number, entry.phase) == wanted for entry in reversed(self.entries))
+
     def forget_after(self, round_number: int) -> None:
         """Drop what a run wrote after the round that it resumes from."""
         if self.path is None or not self.path.exists():

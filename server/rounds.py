@@ -89,17 +89,15 @@ class RoundLoop:
             QuorumLostError: too many rounds in a row, or all of them, had too few replies.
             StorageError: a checkpoint or the history cannot be written.
         """
-        progress, stopped_by = self._with_statistics(start), "rounds"
-        while progress.round_number < self.plan.num_rounds:
+        progress = self._with_statistics(start)
+        # Asked before each round, so that a run that had stopped does not go on when resumed.
+        while progress.round_number < self.plan.num_rounds and not self._on_plateau(progress):
             progress = self._one_round(progress)
-            stop = self.plan.stop
-            if stop is not None and progress.evaluations_without_gain >= stop.patience:
-                stopped_by = "plateau"
-                break
         if not progress.num_aggregated:
             raise QuorumLostError(f"no round had enough replies{self._why()}")
         if not self._evaluations:  # resumed after its last round, or the last round was skipped
             self._evaluate(progress)
+        stopped_by = "plateau" if self._on_plateau(progress) else "rounds"
         return Outcome(progress, stopped_by, self._evaluations)
 
     def _one_round(self, before: Progress) -> Progress:
@@ -184,8 +182,11 @@ class RoundLoop:
         arrays = array_record({PARAMETERS: progress.vectors[PARAMETERS]})
         messages = self.strategy.configure_evaluate(number, arrays, ConfigRecord({}), view)
         this = Round(number, "evaluate", progress.vectors.get("statistics"))
+        # A run that is resumed after its end asks again for what is written down already.
+        is_new = not self.history.has(number, "evaluate")
         answers = exchange(self.grid, self.plan, messages, this)
-        self.history.add(answers.entries())
+        if is_new:
+            self.history.add(answers.entries())
         self._evaluations = {reply.site: reply.report for reply in answers.accepted}
         total = self.strategy.aggregate_evaluate(number, [r.message for r in answers.accepted])
         if total is None:
@@ -193,7 +194,9 @@ class RoundLoop:
         loss = total["eval_loss"]
         assert isinstance(loss, float)
         metrics = mean_over_sites([reply.figures() for reply in answers.accepted])
-        self.history.add([Entry(number, "evaluate", metrics={"eval_loss": loss, **metrics})])
+        if is_new:
+            figures = {"eval_loss": loss, **metrics}
+            self.history.add([Entry(number, "evaluate", metrics=figures)])
         return loss, metrics
 
     def _with_statistics(self, start: Progress) -> Progress:
@@ -206,6 +209,10 @@ class RoundLoop:
     def _evaluation_is_due(self, number: int) -> bool:
         every = self.plan.evaluate_every
         return number == self.plan.num_rounds or (every > 0 and number % every == 0)
+
+    def _on_plateau(self, progress: Progress) -> bool:
+        stop = self.plan.stop
+        return stop is not None and progress.evaluations_without_gain >= stop.patience
 
     def _close_round(self, after: Progress, loss: float | None, seconds: float) -> None:
         """Write the round's own line and the checkpoint."""

@@ -90,16 +90,15 @@ def simulate(
     base_dir = (base_dir or Path.cwd()).resolve()
     folder = resume or _new_folder(out, config.name)
     _write_config(folder, config, base_dir)
+    _point_latest(out, folder)  # at once: an interrupted run is what `--resume latest` is for
     shown = display or NullDisplay()
     try:
-        return _simulate(config, folder, base_dir, out=out, display=shown)
+        return _simulate(config, folder, base_dir, display=shown)
     finally:
         shown.close()
 
 
-def _simulate(
-    config: RunConfig, folder: Path, base_dir: Path, *, out: Path, display: Display
-) -> Run:
+def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Display) -> Run:
     started = time.perf_counter()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     # Ray and its actors first: they import torch while this process does.
@@ -115,7 +114,6 @@ def _simulate(
     summary["peak_memory_bytes"] = memory.peak_bytes
     _write_json(folder / "summary.json", summary)
     _write_report(folder, display)
-    _point_latest(out, folder)
     run = Run(folder)
     display.finish(run.summary, folder)
     return run

@@ -11,7 +11,7 @@ from torch import nn
 from fedward.client.optimizers import Optimizer, OptimizerSettings
 from fedward.common.config.run import LocalConfig
 from fedward.common.errors import ConfigError
-from tests.client.speed import torch_optimizer
+from tests.client.plain_training import torch_optimizer
 
 OPTIMIZERS = [
     OptimizerSettings("sgd", 0.1),

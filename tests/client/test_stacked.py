@@ -19,7 +19,7 @@ from fedward.common.models import build
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.task import PatientDataset
-from tests.client.speed import cross_entropy, dense_layout, generated_table, site_rngs
+from tests.client.plain_training import cross_entropy, dense_layout, generated_table, site_rngs
 
 SGD = OptimizerSettings("sgd", 0.1)
 OPTIMIZERS = [

@@ -16,7 +16,7 @@ from fedward.common.models import build
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.task import Batch, PatientDataset
-from tests.client.speed import (
+from tests.client.plain_training import (
     cross_entropy,
     dense_layout,
     generated_images,

@@ -12,7 +12,7 @@ from fedward.common.models.ft_transformer import Block
 from fedward.common.models.layers import LayerNorm, Linear
 from fedward.common.parameters import normalisation_names
 from fedward.common.task import Batch
-from tests.client.speed import Layout, dense_layout
+from tests.client.plain_training import Layout, dense_layout
 
 LAYOUT = Layout(("age", "sex", "chol"), (0, 2, 5), (2, 5, 7))
 TABULAR = [

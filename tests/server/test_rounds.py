@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message
@@ -90,6 +92,13 @@ def test_early_stop_ends_the_run_when_the_figure_no_longer_improves() -> None:
     assert outcome.stopped_by == "plateau"
     # 1.5, 2.25, 2.625, 2.8125, 2.906: rounds 4 and 5 are within 0.3 of round 3.
     assert outcome.progress.round_number == 5
+
+
+def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(tmp_path: Path) -> None:
+    stop = StopConfig(metric="auroc", patience=2, min_delta=0.3)
+    runs = [run_toy(targets=TARGETS, rounds=50, stop=stop, folder=tmp_path)[0] for _ in range(2)]
+    assert [run.progress.round_number for run in runs] == [5, 5]
+    assert [run.stopped_by for run in runs] == ["plateau", "plateau"]
 
 
 def test_evaluation_happens_when_it_is_due_and_always_after_the_last_round() -> None:

@@ -1,6 +1,7 @@
 """Hostile and faulty replies, each alone beside three honest sites."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
+from fedward.common.flower import Records
 from fedward.common.records import PARAMETERS, Binding, array_record
+from fedward.server.validation import Accepted, Rejected, Sent
 from tests.server.toy import Tampering, run_toy
 
 TARGETS = {"aachen": 1.0, "bern": 2.0, "cork": 3.0, "mallory": 100.0}
@@ -128,10 +131,25 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_the_honest_ones_count(name:
         raise AssertionError(rejected[0].reason)
 
 
-def test_the_same_attack_succeeds_where_nothing_is_checked() -> None:
-    """The defence is what protects: without it one NaN makes the whole model NaN."""
-    honest, hostile = np.ones(3, np.float32), np.array([1, np.nan, 1], np.float32)
-    assert np.isnan(np.mean([honest, honest, hostile], axis=0)).any()
+def test_the_same_attack_succeeds_where_nothing_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The defence is what protects: without it a claimed cohort makes the model mallory's own."""
+
+    def unchecked(
+        sent: Mapping[int, Sent], replies: Iterable[Message], *, loss_name: str
+    ) -> tuple[list[Accepted], list[Rejected]]:
+        accepted = []
+        for reply in replies:
+            kept = {k: v for k, v in reply.content.items() if k in {"arrays", "metrics"}}
+            reply.content = Records(kept)
+            accepted.append(Accepted(sent[reply.metadata.src_node_id].site, reply, 1, 0.0, 0))
+        return accepted, []
+
+    monkeypatch.setattr("fedward.server.exchange.check_replies", unchecked)
+    claim = {"mallory": with_metrics(num_examples=10**12)}
+    outcome, _ = run_toy(targets=TARGETS, tampering=claim, rounds=1)
+    np.testing.assert_allclose(outcome.progress.vectors[PARAMETERS], 50.0, rtol=1e-3)
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:

@@ -132,6 +132,15 @@ def without_seconds(value: Any) -> Any:
     return value
 
 
+def test_resuming_a_run_that_was_through_changes_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "rounds=2")
+    lines = (done.folder / "history.jsonl").read_text()
+    again = run(tmp_path, "rounds=2", resume=done.folder)
+    assert (again.folder / "history.jsonl").read_text() == lines
+    for key in ("sites", "global", "bytes", "rounds_run"):
+        assert without_seconds(done.summary[key]) == without_seconds(again.summary[key]), key
+
+
 def test_site_state_matters_or_the_resume_test_would_prove_nothing(tmp_path: Path) -> None:
     own = STATEFUL["scaffold"]
     whole = run(tmp_path / "whole", "rounds=4", *own)
@@ -268,5 +277,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "--resume" in err
+    assert "--resume latest" in err
     assert "Traceback" not in err
+    newest = max((tmp_path / "latest" / "checkpoints").iterdir()).stem
+    more = f"rounds={int(newest.removeprefix('round-')) + 1}"
+    assert main(["--resume", "latest", "--out", str(tmp_path), "--set", more, "--json"]) == 0

@@ -1,12 +1,9 @@
-"""Times local training against a plain torch loop in the same process: for tests and benchmarks.
+"""A plain torch loop over sites, and the small data it is held against `train_locally` with.
 
-`plain_round` is what a newcomer would write. It is the 1 of all ratios here.
+`plain_round` is what a newcomer would write; the tests take its results as the truth.
 """
 
-import gc
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +12,6 @@ from torch.nn import functional
 
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.sampling import ShuffleSampler
-from fedward.client.stacked import StackedResult, train_stacked
-from fedward.client.training import LocalResult, PlainStep, train_locally
 from fedward.common.parameters import ParameterSet
 from fedward.common.task import Batch, PatientDataset
 from fedward.common.vectors import Vector
@@ -94,37 +89,6 @@ def plain_round(
     return losses, vectors
 
 
-def local_round(
-    model: nn.Module,
-    datasets: Sequence[PatientDataset],
-    start: Vector,
-    settings: OptimizerSettings,
-    sampler: ShuffleSampler,
-) -> tuple[list[LocalResult], list[Vector]]:
-    """Train every site with `train_locally`, one after the other."""
-    full = ParameterSet.of(model)
-    results, vectors = [], []
-    for data, rng in zip(datasets, site_rngs(len(datasets)), strict=True):
-        full.load(model, start)
-        step = PlainStep(cross_entropy, settings)
-        results.append(train_locally(model, data, step=step, sampler=sampler, rng=rng))
-        vectors.append(full.flatten(model.state_dict()))
-    return results, vectors
-
-
-def stacked_round(
-    model: nn.Module,
-    datasets: Sequence[PatientDataset],
-    start: Vector,
-    settings: OptimizerSettings,
-    sampler: ShuffleSampler,
-) -> StackedResult:
-    """Train every site with `train_stacked`."""
-    step = PlainStep(cross_entropy, settings)
-    rngs = site_rngs(len(datasets))
-    return train_stacked(model, datasets, start, step=step, sampler=sampler, rngs=rngs)
-
-
 def site_rngs(num_sites: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(site) for site in range(num_sites)]
 
@@ -137,23 +101,6 @@ def torch_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.opti
         )
     rule = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
     return rule(model.parameters(), lr=rate, weight_decay=decay)
-
-
-def paired_seconds(
-    first: Callable[[], object], second: Callable[[], object], *, repeats: int
-) -> tuple[float, float]:
-    """Return the median seconds of both, run in turn after one unmeasured run of each."""
-    first(), second()
-    gc.collect()
-    times: list[tuple[float, float]] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        first()
-        middle = time.perf_counter()
-        second()
-        times.append((middle - start, time.perf_counter() - middle))
-    firsts, seconds = zip(*times, strict=True)
-    return statistics.median(firsts), statistics.median(seconds)
 
 
 def _with_keys(rows: Batch, modality: str) -> Batch:
