@@ -6,20 +6,14 @@ and how is injected, so that a stacked trainer can have filled in the results of
 
 from collections.abc import Callable
 
+import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedward.client.egress import egress
 from fedward.client.site import Site
 from fedward.client.trainer import Trainer
-from fedward.common.records import (
-    Instruction,
-    Update,
-    array_record,
-    read_binding,
-    read_instruction,
-    reply_records,
-)
+from fedward.common.records import Instruction, Update, read_binding, read_instruction
 
 SiteResolver = Callable[[Context], Site]
 
@@ -44,10 +38,9 @@ def make_client_app(site_of: SiteResolver, trainer: Trainer) -> ClientApp:
     @app.query("statistics")
     def statistics(message: Message, context: Context) -> Message:
         sums = site_of(context).sums()
-        num_patients = max(int(sums[0]), 1)
-        records = reply_records(Update(num_patients, 0.0), read_binding(message), loss_name="loss")
-        records["arrays"] = array_record({"sums": sums})
-        return Message(records, reply_to=message)
+        asked = Instruction(read_binding(message), {"sums": np.empty_like(sums)})
+        update = Update(max(int(sums[0]), 1), 0.0, {"sums": sums})
+        return Message(egress(update, asked, loss_name="loss"), reply_to=message)
 
     def _answer(
         message: Message,

@@ -1,6 +1,5 @@
 """One hospital as its trainer sees it: who it is, its patients, and what it remembers."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,7 +23,7 @@ class Site:
     read: Callable[[Statistics | None], SiteData] = field(repr=False)
     sums: Callable[[], Statistics] = field(repr=False)
     store: SiteStore = field(repr=False)
-    _cache: OrderedDict[bytes, SiteData] = field(default_factory=OrderedDict, repr=False)
+    _prepared: tuple[bytes, SiteData] | None = field(default=None, repr=False)
 
     def data(self, statistics: Statistics | None) -> SiteData:
         """Return the site's patients, prepared with `statistics`.
@@ -33,10 +32,9 @@ class Site:
             NoPatientsError: no training patient is left.
         """
         key = b"" if statistics is None else statistics.tobytes()
-        if key not in self._cache:
+        if self._prepared is None or self._prepared[0] != key:
             data = self.read(statistics)
             if len(data.train) == 0:
                 raise NoPatientsError(f"site {self.site_id} has no patient to train on")
-            self._cache.clear()  # only one preparation is ever in use
-            self._cache[key] = data
-        return self._cache[key]
+            self._prepared = key, data
+        return self._prepared[1]

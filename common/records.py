@@ -26,7 +26,6 @@ from flwr.app import (
 )
 
 from fedward.common.flower import LazyArray, Records, array_hash, fill, view
-from fedward.common.vectors import Vector
 
 PARAMETERS = "parameters"
 CONTROL = "control.parameters"
@@ -37,7 +36,7 @@ PROXIMAL_MU = "proximal-mu"
 DITTO_LAMBDA = "ditto-lambda"
 LOSS_OF_RECEIVED_MODEL = "loss-of-received-model"
 
-Vectors = dict[str, Vector]
+Vectors = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ generators (a strategy may use them), and the hash of the configuration.
 """
 
 import json
+import logging
 import os
 import random
 import re
@@ -27,6 +28,7 @@ from fedward.common.errors import ConfigError, StorageError
 from fedward.common.records import array_record
 
 Arrays = dict[str, npt.NDArray[Any]]
+log = logging.getLogger("fedward")
 KEPT = 2
 
 
@@ -71,7 +73,6 @@ class CheckpointFolder:
             "progress": counters,
             "strategy": strategy_values,
             "random": random_values,
-            "vectors": sorted(progress.vectors),
         }
         target = self.path / f"round-{progress.round_number:05d}.safetensors"
         content = save(
@@ -101,8 +102,8 @@ class CheckpointFolder:
         for file in reversed(files):
             try:
                 return self._load(file, strategy)
-            except (SafetensorError, OSError, KeyError, ValueError):
-                continue
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                log.warning("%s cannot be read (%s); the one before is taken", file, error)
         if files:
             raise StorageError(f"no readable checkpoint in {self.path}")
         return None

@@ -1,15 +1,32 @@
 """The one way out of a site. Each refusal has an update that would otherwise have left."""
 
 import json
+from typing import cast
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message, RecordDict
 
+from fedward.client.app import make_client_app
 from fedward.client.egress import egress
+from fedward.client.site import Site
+from fedward.client.store import SiteStore
+from fedward.client.trainer import Trainer
 from fedward.common.errors import SiteDataError
-from fedward.common.records import PARAMETERS, Binding, Instruction, Update, Vectors, arrays_of
+from fedward.common.flower import assume_server_identity, stamp
+from fedward.common.records import (
+    PARAMETERS,
+    STATISTICS_QUERY,
+    Binding,
+    Instruction,
+    Update,
+    Vectors,
+    arrays_of,
+)
+from fedward.common.task import PatientDataset, SiteData
 
 BINDING = Binding("run", 3, "nonce", "model", "manifest")
+SITE_DATA = SiteData(PatientDataset({}), PatientDataset({}))
 ASKED = Instruction(BINDING, {PARAMETERS: np.zeros(3, np.float32)})
 
 
@@ -61,3 +78,19 @@ def test_masking_is_the_last_step_and_sees_only_what_passed() -> None:
     with pytest.raises(SiteDataError, match="NaN"):
         egress(bad, ASKED, loss_name="train_loss", mask=mask)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("second", "leaves"), [(2.5, True), (float("nan"), False)])
+def test_preprocessing_sums_pass_the_same_gate(second: float, leaves: bool) -> None:
+    assume_server_identity(run_id=1)
+    site = Site("bern", lambda _: SITE_DATA, lambda: np.array([5.0, second]), SiteStore(None))
+    app = make_client_app(lambda context: site, cast("Trainer", None))
+    content = RecordDict({"binding": BINDING.to_record()})
+    message = stamp(Message(content, dst_node_id=1, message_type=STATISTICS_QUERY))
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    if leaves:
+        sums = arrays_of(app(message, context).content)["sums"].numpy()
+        np.testing.assert_array_equal(sums, [5.0, second])
+    else:
+        with pytest.raises(SiteDataError, match="NaN or infinite values in sums"):
+            app(message, context)

@@ -93,7 +93,9 @@ def test_a_really_full_device_gives_the_same_clear_error(tmp_path: Path) -> None
         )
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run_toy(targets=TARGETS, rounds=5, folder=tmp_path)
     (tmp_path / "round-00005.safetensors").write_bytes(b"half")
     progress = CheckpointFolder(tmp_path, "hash").load_newest(
@@ -101,6 +103,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
     )
     assert progress is not None
     assert progress.round_number == 4
+    assert "round-00005.safetensors cannot be read" in caplog.text
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
