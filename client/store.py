@@ -6,7 +6,6 @@ rounds kept, so that a round that is asked for again starts from the state befor
 """
 
 import sqlite3
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
+from fedward.client.database import open_database
 from fedward.common.errors import StorageError
 
 KEPT_ROUNDS = 2
-TIMEOUT_S = 60
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     run_key TEXT NOT NULL, site TEXT NOT NULL, name TEXT NOT NULL, round INTEGER NOT NULL,
@@ -84,26 +83,7 @@ class SiteStore:
             self._connection = None
 
     def _open(self) -> sqlite3.Connection:
-        deadline = time.monotonic() + TIMEOUT_S
-        while self._connection is None:
-            try:
-                self._connection = self._connect()
-            except sqlite3.Error as error:
-                # Of several processes that turn a new file to WAL, SQLite makes one succeed and
-                # fails the others at once, whatever their timeout.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise StorageError(f"site store {self._path}: {error}") from error
-                time.sleep(0.01)
+        if self._connection is None:
+            self._connection = open_database(self._path)
+            self._connection.execute(_SCHEMA)
         return self._connection
-
-    def _connect(self) -> sqlite3.Connection:
-        target = ":memory:" if self._path is None else str(self._path)
-        connection = sqlite3.connect(target, timeout=TIMEOUT_S, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")  # a simulation's actors share one file
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(_SCHEMA)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection

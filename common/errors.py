@@ -2,9 +2,11 @@
 
 FedwardError                70  a bug, if nothing below fits
  ├── ConfigError             2  run.yaml or site.yaml cannot be used as written
+ │    └── RefusedError       2  a run asks for more than a site allows
  ├── SiteDataError           3  a site's files do not hold what the schema promises
  │    └── NoPatientsError    3  nothing left to train or test on
- ├── NetworkError            4  no connection, or a connection that is not trusted
+ ├── NetworkError            4  no connection
+ │    └── TrustError         4  a key, signature or certificate is not trusted
  ├── QuorumLostError         5  too few sites answered, too often
  ├── BudgetSpentError        6  a site's privacy budget ends the run
  └── StorageError            7  a file cannot be written or read back
@@ -25,6 +27,10 @@ class ConfigError(FedwardError):
     exit_code = 2
 
 
+class RefusedError(ConfigError):
+    """A run asks for more than a site allows; the text may be told to the coordinator."""
+
+
 class SiteDataError(FedwardError):
     """A site's data do not hold what the schema promises."""
 
@@ -39,6 +45,10 @@ class NetworkError(FedwardError):
     """A connection failed or was refused."""
 
     exit_code = 4
+
+
+class TrustError(NetworkError):
+    """A key, a signature or a certificate is not trusted."""
 
 
 class QuorumLostError(FedwardError):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fedward.common.config.run import SamplingConfig, StopConfig
+from fedward.common.parameters import ParameterSet
+from fedward.common.study import Study
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,30 @@ class Plan:
     def evaluators(self) -> list[str]:
         """The sites that evaluate, sorted."""
         return sorted(self.nodes if self.evaluation_sites is None else self.evaluation_sites)
+
+
+def make_plan(
+    study: Study,
+    shared: ParameterSet,
+    *,
+    nodes: Mapping[str, int],
+    cohort_bounds: Mapping[str, int],
+    num_rounds: int,
+) -> Plan:
+    """Return the plan of a study in which every site of `nodes` takes part."""
+    config, baseline = study.config, study.kind != "federated"
+    sampling = config.sampling
+    if baseline:  # nothing is averaged, so there is no quorum to keep
+        sampling = sampling.model_copy(update={"min_replies": 1})
+    return Plan(
+        run_key=study.run_key,
+        seed=study.seed,
+        num_rounds=num_rounds,
+        nodes=nodes,
+        cohort_bounds=cohort_bounds,
+        manifest_hash=shared.manifest_hash,
+        sampling=sampling,
+        evaluate_every=0 if baseline else config.evaluate_every,
+        stop=None if baseline else config.monitor.stop,
+        statistics_size=study.task.statistics_size if study.statistics_are_shared else None,
+    )

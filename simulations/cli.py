@@ -23,7 +23,6 @@ QUICKSTART = "quickstart"
 INTERRUPTED = 130
 A_BUG = 70
 EXAMPLES = """\
-examples:
   fedward simulate                                    the quickstart: 5 hospitals, real data
   fedward simulate heart_disease --set rounds=10      a shipped configuration, one key changed
   fedward simulate my/run.yaml --engine inprocess     your own, without Ray
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fedward simulate",
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=f"examples:\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)

@@ -1,78 +1,42 @@
-"""Runs one federation on a grid: the real server loop against the real client app.
-
-Three kinds share all of the code: `federated` is the run itself; the baseline `local` shares no
-tensor, so that every site trains alone; the baseline `pooled` has one site that holds all rows.
-"""
+"""Runs one study on a simulation grid: the real server loop against the real client app."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from fedward.client.site import Site
 from fedward.client.stacked import can_stack
 from fedward.client.stacked_trainer import make_trainer
 from fedward.client.store import SiteStore
 from fedward.client.trainer import LocalTrainer, TrainerSettings
-from fedward.common.config.run import RunConfig, SamplingConfig, StrategyConfig
+from fedward.common.config.run import SamplingConfig
 from fedward.common.errors import ConfigError, SiteDataError
-from fedward.common.parameters import ParameterSet, shared_set
-from fedward.common.randomness import seed_for, seeded_global_torch
+from fedward.common.parameters import ParameterSet
 from fedward.common.records import PARAMETERS
-from fedward.common.task import SiteData, Split, Statistics, Task
-from fedward.common.tasks import build_task
-from fedward.common.vectors import Vector
+from fedward.common.study import Study
+from fedward.common.task import SiteData, Statistics
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
-from fedward.server.plan import Plan
+from fedward.server.plan import Plan, make_plan
 from fedward.server.rounds import Outcome, RoundLoop, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
 from fedward.simulations.worker import SiteWorker, app_worker
 
-Kind = Literal["federated", "local", "pooled"]
 POOLED = "pooled"
 
 
 @dataclass(frozen=True)
-class Federation:
-    """All that fixes one federation; picklable, so that Ray's actors build the same one.
+class Federation(Study):
+    """A study whose sites are all on this machine or cluster.
 
     Args:
-        config: the run.
-        kind: the run itself, or a baseline.
-        split: which patients are test patients; its seed is the repetition's.
-        base_dir: folder of the configuration file; relative paths start there.
         store: the sites' database, or None to keep their state in memory.
     """
 
-    config: RunConfig
-    kind: Kind
-    split: Split
-    base_dir: Path
     store: Path | None = None
-
-    @property
-    def seed(self) -> int:
-        """The repetition's seed."""
-        return self.split.seed
-
-    @property
-    def run_key(self) -> str:
-        """Names this federation in messages and in the sites' stores."""
-        fold = "" if self.split.fold is None else f"-fold{self.split.fold}"
-        return f"{self.config.name}-{self.kind}-seed{self.seed}{fold}"
-
-    @cached_property
-    def task(self) -> Task:
-        """The task, from the configuration."""
-        return build_task(self.config, self.base_dir)
 
     @cached_property
     def sites(self) -> SimulatedSites:
@@ -86,36 +50,6 @@ class Federation:
         if self.kind == POOLED:
             names.append(POOLED)
         return {name: number for number, name in enumerate(names, start=1)}
-
-    @cached_property
-    def statistics_are_shared(self) -> bool:
-        """Whether preprocessing uses sums over all sites. A site alone has only its own."""
-        if self.kind == "local":
-            return False
-        return self.kind == POOLED or self.config.data.statistics == "federated"
-
-    @cached_property
-    def initial(self) -> tuple[ParameterSet, Vector]:
-        """What travels, and its values before round 1."""
-        model = self.new_model()
-        shared = self.shared_of(model)
-        return shared, shared.flatten(model.state_dict())
-
-    def new_model(self) -> nn.Module:
-        """Return the model as every party initialises it: the same seed, the same bits."""
-        with seeded_global_torch(seed_for(self.seed, purpose="model")):
-            model = self.task.build_model()
-        if self.config.model.init is not None:
-            load_weights(model, self.base_dir / self.config.model.init)
-        return model
-
-    def shared_of(self, model: nn.Module) -> ParameterSet:
-        """Return the tensors that travel; none in the `local` baseline."""
-        if self.kind == "local":
-            return ParameterSet.of(model, ())
-        strategy = self.config.strategy.name if self.kind == "federated" else "fedavg"
-        patterns = self.config.shared if self.kind == "federated" else ("*",)
-        return shared_set(model, patterns, strategy=strategy)
 
 
 def build_worker(federation: Federation) -> SiteWorker:
@@ -142,7 +76,7 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and four things ar
     config = federation.config
     if config.sampling.deadline_s is not None and not grid.honours_deadline:
         raise ConfigError("sampling.deadline_s: this engine cannot end a round early")
-    own = config.strategy if federation.kind == "federated" else StrategyConfig(name="fedavg")
+    own = federation.strategy
     strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
     shared, vector = federation.initial
     grid.prepare(
@@ -165,31 +99,16 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and four things ar
 
 
 def _plan(federation: Federation, shared: ParameterSet, num_rounds: int) -> Plan:
-    config, sites = federation.config, federation.sites
+    sites = federation.sites
     bounds = {site: sites.registered_cohort(site) for site in sites.site_ids}
     bounds[POOLED] = sum(bounds.values())
-    baseline = federation.kind != "federated"
-    sampling = config.sampling
-    if baseline:  # nothing is averaged, so there is no quorum to keep
-        sampling = sampling.model_copy(update={"min_replies": 1})
-    if federation.kind == POOLED:
-        sampling = SamplingConfig(min_replies=1)
-    return Plan(
-        run_key=federation.run_key,
-        seed=federation.seed,
-        num_rounds=num_rounds,
-        nodes=federation.nodes,
-        cohort_bounds=bounds,
-        manifest_hash=shared.manifest_hash,
-        training_sites=(POOLED,) if federation.kind == POOLED else tuple(sites.site_ids),
-        evaluation_sites=tuple(sites.site_ids),
-        sampling=sampling,
-        evaluate_every=0 if baseline else config.evaluate_every,
-        stop=None if baseline else config.monitor.stop,
-        statistics_size=(
-            federation.task.statistics_size if federation.statistics_are_shared else None
-        ),
+    plan = make_plan(
+        federation, shared, nodes=federation.nodes, cohort_bounds=bounds, num_rounds=num_rounds
     )
+    plan = replace(plan, training_sites=sites.site_ids, evaluation_sites=sites.site_ids)
+    if federation.kind == POOLED:
+        plan = replace(plan, training_sites=(POOLED,), sampling=SamplingConfig(min_replies=1))
+    return plan
 
 
 def _site(federation: Federation, name: str, store: SiteStore) -> Site:
@@ -215,22 +134,3 @@ def _site(federation: Federation, name: str, store: SiteStore) -> Site:
 
 def _no_sums(name: str) -> Statistics:
     raise SiteDataError(f"{name} has no statistics of its own")
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all tensors of `model` to a `.safetensors` file."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Overwrite the tensors of `model` with those of a `.safetensors` file.
-
-    Raises:
-        ConfigError: there is no such file, or it belongs to another model.
-    """
-    try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise ConfigError(f"model.init: there is no file {path}") from error
-    except (RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"model.init: {path} does not fit the model: {error}") from error

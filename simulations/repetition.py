@@ -10,15 +10,17 @@ from typing import Any
 from fedward.common.config.loader import Repetition, config_hash
 from fedward.common.config.run import RunConfig
 from fedward.common.records import PARAMETERS
+from fedward.common.study import Kind
 from fedward.common.task import Split
+from fedward.common.weights import save_weights
 from fedward.server.audit import AuditLog
 from fedward.server.checkpoint import CheckpointFolder
 from fedward.server.history import History
 from fedward.server.rounds import Outcome
+from fedward.server.summary import summarise
 from fedward.simulations.console import Display
-from fedward.simulations.federation import Federation, Kind, run_federation, save_weights
+from fedward.simulations.federation import Federation, run_federation
 from fedward.simulations.grids.base import SimulationGrid
-from fedward.simulations.summary import summarise
 
 BASELINE_NAMES = {"local": "each site alone", "pooled": "all rows together"}
 
@@ -40,7 +42,8 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
         num_folds=repetition.num_folds,
     )
     config = repetition.configure(config)
-    federation = Federation(config, "federated", split, base_dir, folder / "site-store.sqlite")
+    store = folder / "site-store.sqlite"
+    federation = Federation(config, "federated", split, base_dir, store=store)
     display.start(_described(federation, repetition.label))
     audit = AuditLog(folder / "audit.jsonl")
     audit.write("start", config_hash=config_hash(config), seed=split.seed, versions=versions())
@@ -58,7 +61,13 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
     model = federation.new_model()
     shared.load(model, outcome.progress.vectors[PARAMETERS])
     save_weights(model, folder / "model.safetensors")
-    summary = summarise(federation, outcome, baselines, history=history.entries)
+    summary = summarise(
+        federation,
+        outcome,
+        baselines,
+        site_ids=federation.sites.site_ids,
+        history=history.entries,
+    )
     return {**summary, "versions": versions()}
 
 

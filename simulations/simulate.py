@@ -56,12 +56,13 @@ class Run:
 
         What is not shared holds its initial values: those of a site are at the site.
         """
+        from fedward.common.study import Study
         from fedward.common.task import Split
-        from fedward.simulations.federation import Federation, load_weights
+        from fedward.common.weights import load_weights
 
         config = load_run_config(self.folder / "config.yaml").config
         base_dir = Path((self.folder / BASE_DIR_FILE).read_text("utf-8"))
-        model = Federation(config, "federated", Split(config.seed), base_dir).new_model()
+        model = Study(config, "federated", Split(config.seed), base_dir).new_model()
         load_weights(model, self.folder / "model.safetensors")
         return model
 
@@ -122,8 +123,8 @@ def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Displ
 def _run_all(
     config: RunConfig, folder: Path, base_dir: Path, *, grid: SimulationGrid, display: Display
 ) -> dict[str, Any]:
+    from fedward.server.summary import combine
     from fedward.simulations.repetition import run_repetition
-    from fedward.simulations.summary import combine
 
     repetitions = expand_repeats(config)
     if len(repetitions) == 1:

@@ -110,6 +110,11 @@ def resolve_sites(data: DataConfig, *, seed: int, base_dir: Path) -> SimulatedSi
         ConfigError: root, table or column do not exist.
         SiteDataError: a table does not hold what the schema promises.
     """
+    if not data.is_simulated:
+        raise ConfigError(
+            "data.root: this run names no data to simulate with; give `root` and `sites` or "
+            "`partition`, or run it at hospitals: fedward submit"
+        )
     schema = load_schema(data.schema_name, base_dir)
     sites = _sites(data, schema, seed, base_dir)
     if data.shuffle_labels_except is None:
@@ -142,6 +147,7 @@ def pool(datasets: Iterable[PatientDataset]) -> PatientDataset:
 
 
 def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> SimulatedSites:
+    assert data.root is not None
     if data.sites is not None:
         root = resolve_root(data.root, base_dir)
         return SimulatedSites(

@@ -113,7 +113,7 @@ class PartitionConfig(Section):
 class DataConfig(Section):
     """Where the rows come from and how they are prepared."""
 
-    root: Text
+    root: Text | None = None
     """A folder, the name of a data set that `fedward data list` knows, or `builtin`."""
     schema_name: Text = Field(alias="schema")
     """A schema that ships with fedward, or the path of a schema file."""
@@ -134,9 +134,17 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _sites_or_partition(self) -> "DataConfig":
-        if (self.sites is None) == (self.partition is None):
+        named = (self.sites is not None) + (self.partition is not None)
+        if named == 2 or (named == 0 and self.root is not None):
             raise ValueError("give exactly one of `sites` and `partition`")
+        if named and self.root is None:
+            raise ValueError("root: `sites` and `partition` need one")
         return self
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it says where a simulation finds its sites; hospitals bring their own data."""
+        return self.root is not None
 
 
 class ModelConfig(OpenSection):

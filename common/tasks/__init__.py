@@ -6,21 +6,33 @@ from pathlib import Path
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError
 from fedward.common.registry import Registry
-from fedward.common.tables.schema import load_schema
+from fedward.common.tables.schema import TableSchema, load_schema
 from fedward.common.task import Task
 from fedward.common.tasks.ehr_classification import EhrClassification
 
-tasks: Registry[Callable[[RunConfig, Path], Task]] = Registry("task")
+MakeTask = Callable[[RunConfig, TableSchema, bool], Task]
+tasks: Registry[MakeTask] = Registry("task")
 
 
 @tasks.register("ehr-classification")
-def _ehr_classification(config: RunConfig, base_dir: Path) -> Task:
-    schema = load_schema(config.data.schema_name, base_dir)
-    return EhrClassification(schema, config.data, config.model)
+def _ehr_classification(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
+    return EhrClassification(schema, config.data, config.model, own_models=own_models)
 
 
-def build_task(config: RunConfig, base_dir: Path) -> Task:
+def build_task(
+    config: RunConfig,
+    base_dir: Path,
+    *,
+    schema: TableSchema | None = None,
+    own_models: bool = True,
+) -> Task:
     """Return the task that `config` names.
+
+    Args:
+        config: the run.
+        base_dir: folder that a schema's path starts from.
+        schema: what the columns mean; None: the schema that `config` names.
+        own_models: whether `model.name` may be an importable class of the user's.
 
     Raises:
         ConfigError: unknown task, schema, feature or model key.
@@ -29,4 +41,4 @@ def build_task(config: RunConfig, base_dir: Path) -> Task:
         make = tasks[config.task]
     except ConfigError as error:
         raise ConfigError(f"task: {error}") from None
-    return make(config, base_dir)
+    return make(config, schema or load_schema(config.data.schema_name, base_dir), own_models)

@@ -29,6 +29,7 @@ class EhrClassification:
         data: which features, and how missing values are treated.
         model: which network.
         private: the gate for statistics of patients.
+        own_models: whether the network may be an importable class of the user's.
     """
 
     name = "ehr-classification"
@@ -41,6 +42,7 @@ class EhrClassification:
         model: ModelConfig,
         *,
         private: PrivateStatistic | None = None,
+        own_models: bool = True,
     ) -> None:
         self.schema = schema
         self.fields = schema.select(data.features)
@@ -49,6 +51,7 @@ class EhrClassification:
         self._complete_cases = data.complete_cases
         self._model = model
         self._private = private or Unprotected()
+        self._own_models = own_models
 
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model; the caller seeds torch."""
@@ -57,7 +60,7 @@ class EhrClassification:
             self.layout,
             self.schema.num_classes,
             self._model.own,
-            own_models=True,
+            own_models=self._own_models,
         )
 
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:

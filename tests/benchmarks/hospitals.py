@@ -20,11 +20,12 @@ from scipy.special import stdtrit
 from fedward.common.config.loader import load_run_config
 from fedward.common.intervals import mean_interval, paired_interval
 from fedward.common.quiet import quiet_third_parties
+from fedward.common.study import Kind
 from fedward.common.task import Metric, Split
 from fedward.server.history import History
 from fedward.simulations.cli import find_config
 from fedward.simulations.engine import open_grid
-from fedward.simulations.federation import Federation, Kind, run_federation
+from fedward.simulations.federation import Federation, run_federation
 
 Scores = dict[str, list[float]]
 """AUROC of each site, one per seed, in the order of the seeds."""

@@ -1,44 +1,42 @@
 """Builds `summary.json` from what a run returned; its shape is the contract of INTERFACE.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedward.common.intervals import mean_interval, site_mean
+from fedward.common.study import Study
 from fedward.common.task import Metric
 from fedward.server.history import Entry
 from fedward.server.rounds import Outcome
-from fedward.simulations.federation import Federation
 
 Figures = dict[str, dict[str, Any]]
 
 
 def summarise(
-    federation: Federation,
+    study: Study,
     outcome: Outcome,
     baselines: Mapping[str, Outcome],
     *,
+    site_ids: Iterable[str],
     history: Sequence[Entry],
 ) -> dict[str, Any]:
     """Return the summary of one repetition.
 
     What happened on the way is counted from the history, which a resumed run has whole.
     """
-    config = federation.config
+    config = study.config
     rounds = [e for e in history if e.site is None and e.phase == "train"]
     refused = [e for e in history if e.status in {"rejected", "failed"}]
-    sites = {
-        site: _site_summary(outcome.evaluations.get(site, {}))
-        for site in sorted(federation.sites.site_ids)
-    }
+    sites = {site: _site_summary(outcome.evaluations.get(site, {})) for site in sorted(site_ids)}
     return {
         "name": config.name,
         "task": config.task,
-        "primary_metric": federation.task.primary_metric,
+        "primary_metric": study.task.primary_metric,
         "model": config.model.name,
         "strategy": config.strategy.name,
         "engine": config.engine.name,
-        "seed": federation.seed,
+        "seed": study.seed,
         "rounds_run": outcome.progress.round_number,
         "stopped_by": outcome.stopped_by,
         "sites": sites,

@@ -1,0 +1,100 @@
+"""What fixes one federated training: the same at the coordinator, at every site, and simulated.
+
+Three kinds share all of the code: `federated` is the run itself; the baseline `local` shares no
+tensor, so that every site trains alone; the baseline `pooled` has one site that holds all rows,
+and exists in simulations only.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from fedward.common.config.run import RunConfig, StrategyConfig
+from fedward.common.parameters import ParameterSet, shared_set
+from fedward.common.randomness import seed_for, seeded_global_torch
+from fedward.common.tables.schema import TableSchema
+from fedward.common.task import Split, Task
+from fedward.common.tasks import build_task
+from fedward.common.vectors import Vector
+from fedward.common.weights import load_weights
+
+Kind = Literal["federated", "local", "pooled"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run, or one of its baselines; picklable, so that worker processes build the same one.
+
+    Args:
+        config: the run.
+        kind: the run itself, or a baseline.
+        split: which patients are test patients; its seed is the repetition's.
+        base_dir: folder of the configuration file; relative paths start there.
+    """
+
+    config: RunConfig
+    kind: Kind
+    split: Split
+    base_dir: Path = Path()
+    schema: TableSchema | None = None
+    """What the columns mean; None: the schema that the configuration names."""
+    own_models: bool = True
+    """Whether a model may be an importable class of the user's."""
+    label: str = ""
+    """Tells two deployed runs of the same configuration apart."""
+
+    @property
+    def seed(self) -> int:
+        """The repetition's seed."""
+        return self.split.seed
+
+    @property
+    def run_key(self) -> str:
+        """Names this training in messages and in the sites' databases."""
+        fold = "" if self.split.fold is None else f"-fold{self.split.fold}"
+        label = f"-{self.label}" if self.label else ""
+        return f"{self.config.name}-{self.kind}-seed{self.seed}{fold}{label}"
+
+    @property
+    def strategy(self) -> StrategyConfig:
+        """How updates are put together: in a baseline, plainly."""
+        return self.config.strategy if self.kind == "federated" else StrategyConfig(name="fedavg")
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, from the configuration."""
+        return build_task(
+            self.config, self.base_dir, schema=self.schema, own_models=self.own_models
+        )
+
+    @cached_property
+    def statistics_are_shared(self) -> bool:
+        """Whether preprocessing uses sums over all sites. A site alone has only its own."""
+        if self.kind == "local":
+            return False
+        return self.kind == "pooled" or self.config.data.statistics == "federated"
+
+    @cached_property
+    def initial(self) -> tuple[ParameterSet, Vector]:
+        """What travels, and its values before round 1."""
+        model = self.new_model()
+        shared = self.shared_of(model)
+        return shared, shared.flatten(model.state_dict())
+
+    def new_model(self) -> nn.Module:
+        """Return the model as every party initialises it: the same seed, the same bits."""
+        with seeded_global_torch(seed_for(self.seed, purpose="model")):
+            model = self.task.build_model()
+        if self.config.model.init is not None:
+            load_weights(model, self.base_dir / self.config.model.init)
+        return model
+
+    def shared_of(self, model: nn.Module) -> ParameterSet:
+        """Return the tensors that travel; none in the `local` baseline."""
+        if self.kind == "local":
+            return ParameterSet.of(model, ())
+        patterns = self.config.shared if self.kind == "federated" else ("*",)
+        return shared_set(model, patterns, strategy=self.strategy.name)
