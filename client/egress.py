@@ -1,30 +1,236 @@
-"""The one way out of a site: an update becomes the records of a reply, or is refused."""
+"""The one way out of a site: an update becomes the records of a reply, or is refused.
 
-from collections.abc import Callable
+What leaves is exactly: the arrays that were asked for, in the form in which they came and finite;
+the number of patients and one loss; the receipt; and a report of figures under allow-listed keys,
+to which the gate adds the head of the site's audit trail (`common/chain.py`).
+All of it together is no larger than the received model and a small margin. Figures of too few
+patients stay at the site (`client/suppression.py`). What was let out or refused is written to the
+site's audit trail first.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import RecordDict
 
-from fedward.common.errors import SiteDataError
-from fedward.common.records import Instruction, Update, Vectors, reply_records
+from fedward.client.suppression import Family, suppress, suppress_sums
+from fedward.common.chain import Head
+from fedward.common.errors import FedwardError, RefusedError, SiteDataError
+from fedward.common.records import (
+    PARAMETERS,
+    Binding,
+    Instruction,
+    Update,
+    Vectors,
+    reply_records,
+)
+from fedward.common.vectors import vector_hash
 
 Mask = Callable[[Vectors], Vectors]
 
+MARGIN_BYTES = 64 * 1024
+MARGIN_SHARE = 1.05
+MAX_REPORT_BYTES = 64 * 1024
+MAX_NAME = 100
+MAX_REASON = 200
+COUNTS = frozenset({"num_examples", "seconds", "num_steps"})
+FIGURES = frozenset({"metrics", "calibration", "subgroups"})
+AUDIT = "audit"
+"""Where the gate itself puts the head of the site's log, for the coordinator to sign."""
+_FIGURE_KEYS = frozenset({"value", "low", "high", "n", "reason"})
+_CURVE_KEYS = frozenset({"predicted", "observed", "n"})
 
-def egress(
-    update: Update, instruction: Instruction, *, loss_name: str, mask: Mask | None = None
-) -> RecordDict:
-    """Return the records that leave the site.
+
+@dataclass(frozen=True)
+class EgressRules:
+    """What a site lets out. The defaults hold nothing back: they are those of a simulation."""
+
+    min_cohort: int = 1
+    """Fewest patients of an update, a loss, or a cell of the report."""
+    payload_bytes: int | None = None
+    """Most bytes of one reply."""
+    update_norm: float | None = None
+    """Largest L2 norm of new minus received parameters."""
+    show_metrics: bool = True
+    """Whether figures leave; otherwise only the loss and the counts."""
+    families: tuple[Family, ...] = ()
+    """How the subgroups of the schema overlap; see `suppression.families_of`."""
+
+
+class Log(Protocol):
+    """Where the gate writes what it decided: `AuditTrail`."""
+
+    def append(self, event: str, **facts: Any) -> Head:
+        """Write one entry and return the log's new head; it is on disk then."""
+
+
+class Gate:
+    """Decides what leaves. The same object stands in simulations and in hospitals.
 
     Args:
-        update: what was trained or measured.
-        instruction: what was asked; the reply may hold exactly the arrays that came with it.
-        loss_name: the metric that is sent beside the number of examples.
-        mask: the last step, for secure aggregation; after it values mean nothing alone.
-
-    Raises:
-        SiteDataError: an array was not asked for, has another form, or is not finite.
+        rules: the site's own.
+        log: gets names, forms, sizes and hashes, never values; None in simulations.
     """
+
+    def __init__(self, rules: EgressRules | None = None, log: Log | None = None) -> None:
+        self.rules = rules or EgressRules()
+        self._log = log
+
+    def let_out(
+        self, update: Update, instruction: Instruction, *, loss_name: str, mask: Mask | None = None
+    ) -> RecordDict:
+        """Return the records that leave the site.
+
+        Args:
+            update: what was trained or measured.
+            instruction: what was asked; the reply may hold exactly the arrays that came with it.
+            loss_name: the metric that is sent beside the number of examples.
+            mask: the last step, for secure aggregation; after it values mean nothing alone.
+
+        Raises:
+            RefusedError: a rule of the site forbids it; the text says which, and may leave.
+            SiteDataError: an array was not asked for, has another form, or is not finite; or the
+                report holds what no report may hold.
+            StorageError: the audit trail cannot be written; then nothing leaves.
+        """
+        try:
+            passed, withheld = self._checked(update, instruction, loss_name)
+            if mask is not None:
+                passed = replace(passed, vectors=mask(passed.vectors))
+            self._check_size(passed, instruction)
+        except FedwardError as error:
+            self._note("refused", instruction, asked=loss_name, why=str(error))
+            raise
+        head = self._note_let_out(passed, instruction, loss_name, withheld)
+        if head is not None:
+            report = {**passed.report, AUDIT: {"seq": head.seq, "hash": head.hash}}
+            passed = replace(passed, report=report)
+        return reply_records(passed, instruction.binding, loss_name=loss_name)
+
+    def let_out_sums(self, sums: npt.NDArray[np.float64], binding: Binding) -> RecordDict:
+        """Return a site's preprocessing sums as the records that leave it.
+
+        Args:
+            sums: as `tables.encode.local_statistics` returns them.
+            binding: of the query.
+
+        Raises:
+            RefusedError, SiteDataError, StorageError: as `let_out`.
+        """
+        cleared = sums
+        if self.rules.min_cohort > 1:
+            cleared, withheld = suppress_sums(sums, self.rules.min_cohort)
+            if withheld and self._log is not None:
+                self._log.append("withheld", run_key=binding.run_key, fields=withheld)
+        asked = Instruction(binding, {"sums": np.empty_like(sums)})
+        update = Update(max(int(sums[0]), 1), 0.0, {"sums": cleared})
+        return self.let_out(update, asked, loss_name="loss")
+
+    def _checked(
+        self, update: Update, instruction: Instruction, loss_name: str
+    ) -> tuple[Update, int]:
+        """Return what may leave, and how many figures stay."""
+        _check_vectors(update, instruction)
+        if not np.isfinite(update.loss):
+            raise SiteDataError(f"{loss_name} is not finite; nothing is sent")
+        self._check_cohort(update.num_examples)
+        self._check_norm(update, instruction)
+        _check_report(update.report)
+        report, withheld = self._cleared(update)
+        return replace(update, report=report), withheld
+
+    def _check_cohort(self, num_patients: int) -> None:
+        if num_patients < self.rules.min_cohort:
+            # The message leaves out how many there are.
+            raise RefusedError(
+                f"fewer patients than the {self.rules.min_cohort} that the site demands behind "
+                "anything that leaves (site.yaml: min_cohort); nothing is sent"
+            )
+
+    def _check_norm(self, update: Update, instruction: Instruction) -> None:
+        bound = self.rules.update_norm
+        if bound is None or PARAMETERS not in update.vectors:
+            return
+        new, received = update.vectors[PARAMETERS], instruction.vectors[PARAMETERS]
+        norm = float(np.linalg.norm(new.astype(np.float64) - received.astype(np.float64)))
+        if norm > bound:
+            raise RefusedError(
+                f"the update is longer than the {bound:g} that the site allows "
+                "(site.yaml: limits.update_norm); nothing is sent. Try fewer local epochs or a "
+                "smaller local.learning_rate"
+            )
+
+    def _cleared(self, update: Update) -> tuple[dict[str, Any], int]:
+        if not self.rules.show_metrics:
+            kept = {key: value for key, value in update.report.items() if key in COUNTS}
+            return kept, len(update.report) - len(kept)
+        return suppress(
+            update.report,
+            num_patients=update.num_examples,
+            k=self.rules.min_cohort,
+            families=self.rules.families,
+        )
+
+    def _check_size(self, update: Update, instruction: Instruction) -> None:
+        report_bytes = len(_as_json(update.report))
+        if report_bytes > MAX_REPORT_BYTES:
+            raise SiteDataError(
+                f"the report has {report_bytes} bytes, more than the {MAX_REPORT_BYTES} that a "
+                "report may have; nothing is sent"
+            )
+        size = report_bytes + sum(vector.nbytes for vector in update.vectors.values())
+        received = sum(vector.nbytes for vector in instruction.vectors.values())
+        expected = int(MARGIN_SHARE * received) + MARGIN_BYTES
+        if size > expected:
+            raise SiteDataError(
+                f"the reply has {size} bytes, more than the {expected} that an answer to a model "
+                f"of {received} bytes can need; nothing is sent"
+            )
+        limit = self.rules.payload_bytes
+        if limit is not None and size > limit:
+            raise RefusedError(
+                f"the reply has {size} bytes, the site allows {limit} "
+                "(site.yaml: limits.payload_bytes); nothing is sent"
+            )
+
+    def _note_let_out(
+        self, update: Update, instruction: Instruction, loss_name: str, withheld: int
+    ) -> Head | None:
+        if self._log is None:
+            return None
+        arrays = [
+            {
+                "name": name,
+                "dtype": str(vector.dtype),
+                "shape": list(vector.shape),
+                "bytes": vector.nbytes,
+                "sha256": vector_hash(vector),
+            }
+            for name, vector in update.vectors.items()
+        ]
+        return self._note(
+            "let out",
+            instruction,
+            asked=loss_name,
+            arrays=arrays,
+            report=sorted(update.report),
+            report_bytes=len(_as_json(update.report)),
+            withheld=withheld,
+        )
+
+    def _note(self, event: str, instruction: Instruction, **facts: Any) -> Head | None:
+        if self._log is None:
+            return None
+        bound = instruction.binding
+        return self._log.append(event, run_key=bound.run_key, round=bound.round_number, **facts)
+
+
+def _check_vectors(update: Update, instruction: Instruction) -> None:
     for name, vector in update.vectors.items():
         asked = instruction.vectors.get(name)
         if asked is None:
@@ -36,8 +242,84 @@ def egress(
                 f"training gave NaN or infinite values in {name}; nothing is sent. "
                 "Try a smaller local.learning_rate"
             )
-    if not np.isfinite(update.loss):
-        raise SiteDataError(f"{loss_name} is not finite; nothing is sent")
-    vectors = update.vectors if mask is None else mask(update.vectors)
-    masked = Update(update.num_examples, update.loss, vectors, update.report)
-    return reply_records(masked, instruction.binding, loss_name=loss_name)
+
+
+def _check_report(report: Mapping[str, Any]) -> None:
+    """Refuse a report with another key or form than those that are known."""
+    # The messages never quote what was found: it may be a patient's.
+    if not set(report) <= COUNTS | FIGURES:
+        raise SiteDataError(
+            "the report has a key that is not on the list of what may leave: "
+            f"{', '.join(sorted(COUNTS | FIGURES))}; nothing is sent"
+        )
+    counts = report.get("num_examples", {})
+    tests = {
+        "seconds": _is_number(report.get("seconds", 0)),
+        "num_steps": _is_number(report.get("num_steps", 0)),
+        "num_examples": _are_numbers(counts) and set(counts) <= {"train", "test"},
+        "metrics": _are_figures(report.get("metrics", {})),
+        "subgroups": _are_groups(report.get("subgroups", {})),
+        "calibration": "calibration" not in report or _is_curve(report["calibration"]),
+    }
+    for key, fits in tests.items():
+        if not fits:
+            raise SiteDataError(f"report.{key} holds something else than figures; nothing is sent")
+
+
+def _is_number(value: object) -> bool:
+    # No bare integer either where it is so large that it could carry a text.
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) < 2**53
+    )
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, Mapping) and all(
+        _is_name(name) and (value is None or _is_number(value)) for name, value in values.items()
+    )
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME
+
+
+def _are_figures(figures: object) -> bool:
+    return isinstance(figures, Mapping) and all(
+        _is_name(name) and _is_figure(figure) for name, figure in figures.items()
+    )
+
+
+def _is_figure(figure: object) -> bool:
+    if not isinstance(figure, Mapping) or not {"value"} <= set(figure) <= _FIGURE_KEYS:
+        return False
+    reason = figure.get("reason")
+    fits = reason is None or (isinstance(reason, str) and len(reason) <= MAX_REASON)
+    numbers = [figure.get(key) for key in ("value", "low", "high", "n")]
+    return fits and all(number is None or _is_number(number) for number in numbers)
+
+
+def _are_groups(groups: object) -> bool:
+    return isinstance(groups, Mapping) and all(
+        _is_name(name)
+        and isinstance(group, Mapping)
+        and set(group) == {"metrics"}
+        and _are_figures(group["metrics"])
+        for name, group in groups.items()
+    )
+
+
+def _is_curve(curve: object) -> bool:
+    if not isinstance(curve, Mapping) or set(curve) != _CURVE_KEYS:
+        return False
+    columns = list(curve.values())
+    if not all(isinstance(column, list | tuple) for column in columns):
+        return False
+    numbers = [number for column in columns for number in column]
+    return len({len(column) for column in columns}) == 1 and all(map(_is_number, numbers))
+
+
+def _as_json(report: Mapping[str, Any]) -> bytes:
+    return json.dumps(report, allow_nan=False).encode()

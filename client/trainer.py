@@ -134,6 +134,7 @@ class LocalTrainer:
             self._load_named(personal)
         rows = data.test.all_rows()
         outputs = self._outputs(rows)
+        rows = {key: column.cpu() for key, column in rows.items()}
         loss = float(self.task.loss_per_sample(outputs, rows).mean())
         figures = self.task.metrics(outputs, rows)
         report = {
@@ -185,7 +186,7 @@ class LocalTrainer:
         penalty = float(instruction.options[DITTO_LAMBDA])
         pull = ditto(self.shared, instruction.vectors[PARAMETERS], penalty=penalty)
         self._run(site, instruction, data, pull, "personal-batches")
-        state = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        state = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
         self._remember(site, instruction, "personal", state)
 
     def _site_control(self, site: Site, instruction: Instruction) -> Vector:
@@ -229,7 +230,7 @@ class LocalTrainer:
     def _keep_local(self, site: Site, instruction: Instruction) -> None:
         if self._initial:
             state = self.model.state_dict()
-            kept = {name: state[name].numpy() for name in self._initial}
+            kept = {name: state[name].cpu().numpy() for name in self._initial}
             self._remember(site, instruction, "local", kept)
 
     def _remember(
@@ -252,6 +253,7 @@ class LocalTrainer:
         return site.store.get(self.settings.run_key, site.site_id, name, before_round=number)
 
     def _outputs(self, rows: Batch) -> Tensor:
+        """Return the model's outputs on the CPU, where figures are computed."""
         self.model.eval()
         with torch.no_grad():
             parts = [
@@ -260,10 +262,11 @@ class LocalTrainer:
                 )
                 for place in range(0, len(rows["label"]), CHUNK_ROWS)
             ]
-            return torch.cat(parts)
+            return torch.cat(parts).cpu()
 
     def _mean_loss(self, rows: Batch) -> float:
-        return float(self.task.loss_per_sample(self._outputs(rows), rows).mean())
+        labels = {key: column.cpu() for key, column in rows.items()}
+        return float(self.task.loss_per_sample(self._outputs(rows), labels).mean())
 
     def _seeded_dropout(
         self, site: str, round_number: int, purpose: str

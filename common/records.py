@@ -30,6 +30,8 @@ from fedward.common.flower import LazyArray, Records, array_hash, fill, view
 PARAMETERS = "parameters"
 CONTROL = "control.parameters"
 STATISTICS_QUERY = "query.statistics"
+ANCHOR = "anchor"
+"""A record with the head of the site's audit log as the coordinator saw and signed it."""
 
 # Options that strategies put into their ConfigRecord; Flower's own name for the first.
 PROXIMAL_MU = "proximal-mu"

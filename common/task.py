@@ -51,6 +51,12 @@ class PatientDataset:
         """Return every row, in order."""
         return dict(self.rows)
 
+    def to(self, device: torch.device) -> "PatientDataset":
+        """Return the same patients with their rows on `device`."""
+        return PatientDataset(
+            {key: rows.to(device) for key, rows in self.rows.items()}, self.starts
+        )
+
 
 @dataclass(frozen=True, repr=False)
 class SiteData:
@@ -58,6 +64,10 @@ class SiteData:
 
     train: PatientDataset
     test: PatientDataset
+
+    def to(self, device: torch.device) -> "SiteData":
+        """Return the same patients on `device`."""
+        return SiteData(self.train.to(device), self.test.to(device))
 
 
 @dataclass(frozen=True)

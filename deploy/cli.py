@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from fedward.deploy.commands import data, runs
+from fedward.deploy.commands import (
+    approve,
+    audit,
+    data,
+    federation,
+    keys,
+    model,
+    operators,
+    pages,
+    runs,
+    site,
+)
 from fedward.simulations.cli import guarded
 
 EXAMPLES = """\
@@ -12,13 +23,19 @@ examples:
   fedward simulate                    hospitals learn together on this machine, with a report
   fedward simulate heart_disease      four real hospitals
   fedward report runs/latest          rebuild report, plots and model card of a run
+  fedward enroll --site site.yaml     at a hospital: make its key
+  fedward provision consortium.yaml --out kits      at the coordinator: kits for everybody
+  fedward check site.yaml             can this hospital join?
+  fedward server --kit kits/server --state state    the coordinator
+  fedward client --kit kits/site-a --site site.yaml the hospital
+  fedward submit run.yaml --kit kits/operator-anna --key anna.key --wait
   fedward data list                   public data sets that the shipped configurations use
 
 exit codes: 0 ok, 2 configuration, 3 site data, 4 network, 5 quorum lost, 6 privacy budget spent,
 7 storage, 70 a bug
 """
 _ABOUT = "Federated, privacy-preserving learning across hospitals."
-_GROUPS = (runs, data)
+_GROUPS = (runs, keys, federation, operators, site, approve, audit, model, pages, data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -55,6 +55,8 @@ def exchange(grid: Grid, plan: Plan, messages: Iterable[Message], this: Round) -
     )
     sent = {message.metadata.dst_node_id: expected for message, expected in bound}
     accepted, refused = check_replies(sent, replies, loss_name=loss_name(this.phase))
+    if plan.anchors is not None:
+        plan.anchors.note(this.number, accepted)
     sizes = {expected.site: expected.num_bytes for expected in sent.values()}
     return Exchange(this.number, this.phase, accepted, refused, sizes)
 

@@ -42,6 +42,8 @@ def bind(message: Message, plan: Plan, this: Round) -> Sent:
         manifest_hash=plan.manifest_hash,
     )
     records = {"arrays": arrays, "config": content["config"], "binding": binding.to_record()}
+    if plan.anchors is not None:
+        records |= plan.anchors.records(site)
     size = sum(num_bytes(array) for array in arrays.values())
     if this.statistics is not None:
         records["statistics"] = array_record({"sums": this.statistics})

@@ -7,6 +7,7 @@ from functools import cached_property
 from fedward.common.config.run import SamplingConfig, StopConfig
 from fedward.common.parameters import ParameterSet
 from fedward.common.study import Study
+from fedward.server.anchors import Anchors
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Plan:
     stop: StopConfig | None = None
     statistics_size: int | None = None
     """Length of the preprocessing sums to collect before round 1; None: sites use their own."""
+    anchors: Anchors | None = None
+    """Where the heads of the sites' audit logs are kept; a simulation's sites have none."""
 
     @cached_property
     def sites(self) -> dict[int, str]:
@@ -48,13 +51,14 @@ class Plan:
         return sorted(self.nodes if self.evaluation_sites is None else self.evaluation_sites)
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
     study: Study,
     shared: ParameterSet,
     *,
     nodes: Mapping[str, int],
     cohort_bounds: Mapping[str, int],
     num_rounds: int,
+    anchors: Anchors | None = None,
 ) -> Plan:
     """Return the plan of a study in which every site of `nodes` takes part."""
     config, baseline = study.config, study.kind != "federated"
@@ -72,4 +76,5 @@ def make_plan(
         evaluate_every=0 if baseline else config.evaluate_every,
         stop=None if baseline else config.monitor.stop,
         statistics_size=study.task.statistics_size if study.statistics_are_shared else None,
+        anchors=anchors,
     )

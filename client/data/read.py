@@ -69,17 +69,30 @@ def table_from_frame(
         SiteDataError: columns are missing or unknown, cells are not numbers, values are outside
             their range or category, labels are missing, or too few patients are left.
     """
-    _check_columns(frame, schema, place)
+    check_columns(frame, schema, place)
+    frame = usable_rows(frame, schema, place=place, excluded=excluded)
+    patient_id = patient_numbers(frame, schema, place)
+    schema.check_cohort(len(np.unique(patient_id)), place=place)
+    columns = {field.name: column_of(frame[field.name], field, place) for field in schema.fields}
+    label = label_of(frame, schema, place)
+    subgroups = {rule.name: _members(rule, columns, schema) for rule in schema.subgroups}
+    return Table(columns, label, patient_id, subgroups)
+
+
+def usable_rows(
+    frame: pd.DataFrame, schema: TableSchema, *, place: str, excluded: Collection[Any] = ()
+) -> pd.DataFrame:
+    """Return the rows that are left without excluded patients and those that the schema drops.
+
+    Raises:
+        SiteDataError: patients are excluded without a column that names them, or a column that
+            decides is no number.
+    """
     if excluded:
         frame = frame[~_is_excluded(frame, schema, excluded, place)]
     for rule in schema.drop:
         frame = frame[~(_numbers(frame[rule.column], rule.column, place) <= rule.at_most)]
-    patient_id = _patient_ids(frame, schema, place)
-    schema.check_cohort(len(np.unique(patient_id)), place=place)
-    columns = {field.name: _column(frame[field.name], field, place) for field in schema.fields}
-    label = _label(frame, schema, place)
-    subgroups = {rule.name: _members(rule, columns, schema) for rule in schema.subgroups}
-    return Table(columns, label, patient_id, subgroups)
+    return frame
 
 
 def _kind(error: Exception) -> str:
@@ -89,7 +102,12 @@ def _kind(error: Exception) -> str:
     return f"{getattr(error, 'strerror', None) or type(error).__name__}{where}"
 
 
-def _check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
+def check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
+    """Refuse a table that lacks a column of the schema, or has one that it does not know.
+
+    Raises:
+        SiteDataError: with the columns' names.
+    """
     needed = {field.name for field in schema.fields} | {schema.label.column}
     needed |= {rule.column for rule in schema.drop}
     needed |= {schema.patient_id} if schema.patient_id else set()
@@ -120,8 +138,8 @@ def _is_excluded(
 ) -> npt.NDArray[np.bool_]:
     if schema.patient_id is None:
         raise SiteDataError(f"{place}: patients are excluded, but the schema names no patient_id")
-    gone = {_spelled(patient) for patient in excluded}
-    return np.array([_spelled(patient) in gone for patient in frame[schema.patient_id]], dtype=bool)
+    gone = {spelled(patient) for patient in excluded}
+    return np.array([spelled(patient) in gone for patient in frame[schema.patient_id]], dtype=bool)
 
 
 def _numbers(
@@ -140,7 +158,12 @@ def _numbers(
     return np.where(np.isin(numbers, codes), np.nan, numbers)
 
 
-def _column(column: "pd.Series[Any]", field: FieldSchema, place: str) -> npt.NDArray[np.float64]:
+def column_of(column: "pd.Series[Any]", field: FieldSchema, place: str) -> npt.NDArray[np.float64]:
+    """Return the (N,) values of a field, or category indices; NaN where missing.
+
+    Raises:
+        SiteDataError: a cell is no number, out of range, or none of the categories.
+    """
     read = _continuous if field.kind == "continuous" else _categorical
     return read(column, field, place)
 
@@ -164,11 +187,11 @@ def _continuous(
 def _categorical(
     column: "pd.Series[Any]", field: FieldSchema, place: str
 ) -> npt.NDArray[np.float64]:
-    meaning = {_spelled(value): float(code) for code, value in enumerate(field.categories)}
-    meaning |= {_spelled(code): np.nan for code in field.missing}
+    meaning = {spelled(value): float(code) for code, value in enumerate(field.categories)}
+    meaning |= {spelled(code): np.nan for code in field.missing}
     # Each distinct value is looked up once; empty cells have the place -1, the last.
     places, found = pd.factorize(column)
-    codes = np.array([*(meaning.get(_spelled(value), UNKNOWN) for value in found), np.nan])
+    codes = np.array([*(meaning.get(spelled(value), UNKNOWN) for value in found), np.nan])
     values = codes[places]
     unknown = int((values == UNKNOWN).sum())
     if unknown:
@@ -179,7 +202,7 @@ def _categorical(
     return values
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """Return the same text for 3, 3.0, "3" and "03", and different texts for different numbers."""
     text = str(int(value) if isinstance(value, bool | np.bool_) else value).strip()
     try:
@@ -189,7 +212,12 @@ def _spelled(value: Any) -> str:
         return text
 
 
-def _label(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
+def label_of(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
+    """Return the (N,) class of each row.
+
+    Raises:
+        SiteDataError: a row has none.
+    """
     label = schema.label
     values = _numbers(frame[label.column], label.column, place)
     missing = int(np.isnan(values).sum())
@@ -206,8 +234,12 @@ def _label(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[
     return values.astype(np.int64)
 
 
-def _patient_ids(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
-    """Return a number per patient of this site; it means nothing elsewhere."""
+def patient_numbers(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
+    """Return a number per patient of this site; it means nothing elsewhere.
+
+    Raises:
+        SiteDataError: a row names no patient.
+    """
     if schema.patient_id is None:
         return np.arange(len(frame), dtype=np.int64)
     codes, _ = pd.factorize(frame[schema.patient_id], sort=True)

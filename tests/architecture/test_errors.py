@@ -14,9 +14,11 @@ from tests.architecture.tree import FOLDERS, ROOT, modules
 PROMISED = {
     "FedwardError": 70,
     "ConfigError": 2,
+    "RefusedError": 2,
     "SiteDataError": 3,
     "NoPatientsError": 3,
     "NetworkError": 4,
+    "TrustError": 4,
     "QuorumLostError": 5,
     "BudgetSpentError": 6,
     "StorageError": 7,

@@ -54,7 +54,7 @@ def test_a_store_never_shows_what_it_holds() -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="site store"):
+    with pytest.raises(StorageError, match="site database"):
         put(SiteStore(tmp_path / "no" / "store.sqlite"), 1.0, round_number=1)
 
 

@@ -1,0 +1,245 @@
+"""Runs a signed request over TLS: the round loop on Flower's grid, and the folder it leaves.
+
+What a simulation does on one machine, with real sites: the same study, the same loop. On top of
+it: sites may be away for a while, heads of their audit logs are anchored, and the trained model
+goes back to them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedward.common.config.loader import config_hash, resolved_yaml
+from fedward.common.config.yaml_lines import dump_yaml
+from fedward.common.deployment import schema_of, study_of
+from fedward.common.keys import load_key, sign
+from fedward.common.kit import Kit
+from fedward.common.records import PARAMETERS
+from fedward.common.release import Release
+from fedward.common.request import RunRequest
+from fedward.common.study import Study
+from fedward.common.weights import save_weights
+from fedward.common.wording import duration, number
+from fedward.server.anchors import Anchors
+from fedward.server.audit import AuditLog
+from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomically
+from fedward.server.history import History
+from fedward.server.instructions import SelectedSites
+from fedward.server.plan import make_plan
+from fedward.server.release import send_release
+from fedward.server.rounds import Outcome, RoundLoop, RoundReport
+from fedward.server.strategies import build_strategy
+from fedward.server.summary import summarise
+
+SITES_WAIT_S = 300.0
+"""How long a round waits for enough sites to be connected before it is held without them."""
+RELEASE_WAIT_S = 120.0
+SAY_EVERY_S = 15.0
+Line = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """What a run needs of the machine that it runs on.
+
+    Args:
+        kit: the server's.
+        grid: reaches the sites.
+        nodes: node id of each site of the roster.
+        on_line: shows a line to whoever follows the run.
+    """
+
+    kit: Kit
+    grid: Grid
+    nodes: Mapping[str, int]
+    on_line: Line
+
+
+def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
+    """Run `request` in `folder`, going on from its newest checkpoint, and hand out the model.
+
+    Raises:
+        FedwardError: as its subclasses say; the folder holds what there is until then.
+    """
+    schema = schema_of(request)
+    study = study_of(request, "federated", schema=schema, base_dir=folder.parent, own_models=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    audit = AuditLog(folder / "audit.jsonl")
+    audit.write("start", request=request.hash, operator=request.operator, seed=study.seed)
+    _write_config(study, request, folder)
+    history = History(folder / "history.jsonl")
+    outcome = _train(study, here, folder, history=history, audit=audit)
+    baselines = {}
+    if "local" in study.config.baselines:
+        here.on_line("baseline local: each site alone")
+        alone = study_of(request, "local", schema=schema)
+        baselines["local"] = _train(alone, here, folder, rounds=outcome.progress.round_number)
+    audit.write("end", stopped_by=outcome.stopped_by, rounds=outcome.progress.round_number)
+    _write_model(study, outcome, folder)
+    summary = summarise(study, outcome, baselines, site_ids=here.nodes, history=history.entries) | {
+        "engine": "deployed",
+        "operator": request.operator,
+        "request": request.hash,
+    }
+    summary["versions"] = {name: version(name) for name in ("fedward", "torch", "flwr")}
+    summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    _write_report(folder)
+    release = _release(study, request, outcome)
+    told = send_release(
+        here.grid,
+        here.nodes,
+        release,
+        load_key(here.kit.model_key_file),
+        timeout_s=RELEASE_WAIT_S,
+    )
+    audit.write("model-released", release=release.fingerprint, sites=told)
+    for site, what in sorted(told.items()):
+        here.on_line(f"model to {site}: {what}")
+
+
+def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does not
+    study: Study,
+    here: Coordinator,
+    folder: Path,
+    *,
+    history: History | None = None,
+    audit: AuditLog | None = None,
+    rounds: int | None = None,
+) -> Outcome:
+    shared, vector = study.initial
+    strategy = build_strategy(study.strategy.name, study.strategy.own, num_sites=len(here.nodes))
+    checkpoints = None
+    if study.kind == "federated":
+        checkpoints = CheckpointFolder(folder / "checkpoints", config_hash(study.config))
+    plan = make_plan(
+        study,
+        shared,
+        nodes=here.nodes,
+        cohort_bounds={site.name: site.cohort_bound for site in here.kit.roster.sites},
+        num_rounds=rounds or study.config.rounds,
+        anchors=None if audit is None else _anchors(here.kit, audit, study),
+    )
+    grid = WaitingGrid(here.grid, plan.sampling.min_replies, on_line=here.on_line)
+    history = history or History()
+    loop = RoundLoop(
+        grid,
+        strategy,
+        plan,
+        history=history,
+        checkpoints=checkpoints,
+        on_round=lambda report: here.on_line(describe(report)),
+    )
+    found = checkpoints.load_newest(strategy) if checkpoints is not None else None
+    if found is not None:
+        here.on_line(f"going on after round {found.round_number}")
+    start = found or Progress(0, {PARAMETERS: vector})
+    history.forget_after(start.round_number)
+    return loop.run(start)
+
+
+class WaitingGrid(SelectedSites):
+    """A grid that gives sites time to come back before it sends.
+
+    A cut connection or a restart takes a site away for a minute; without this, rounds would be
+    skipped within seconds until the run gave up.
+
+    Args:
+        grid: reaches the sites.
+        min_online: of the sites that are asked, so many should be connected.
+        on_line: is told that the run waits.
+    """
+
+    def __init__(self, grid: Grid, min_online: int, *, on_line: Line) -> None:
+        super().__init__(grid, list(grid.get_node_ids()))
+        self._min_online = min_online
+        self._on_line = on_line
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send when enough sites are there, at the latest after `SITES_WAIT_S`."""
+        asked = list(messages)
+        self._wait_for({message.metadata.dst_node_id for message in asked})
+        return self.grid.send_and_receive(asked, timeout=timeout)
+
+    def _wait_for(self, nodes: set[int]) -> None:
+        wanted = min(self._min_online, len(nodes))
+        started, said = time.monotonic(), 0.0
+        while True:
+            online = len(nodes & set(self.grid.get_node_ids()))
+            waited = time.monotonic() - started
+            if online >= wanted or waited > SITES_WAIT_S:
+                return
+            if waited >= said:
+                self._on_line(f"waiting for sites: {online} connected, {wanted} needed")
+                said += SAY_EVERY_S
+            time.sleep(1.0)
+
+
+def describe(report: RoundReport) -> str:
+    """Return the line that those who follow a run see after each round."""
+    who = f"{report.num_accepted} of {report.num_sampled} sites"
+    parts = [f"round {report.number}/{report.num_rounds}: {who}"]
+    if report.train_loss is None:
+        parts.append("skipped")
+    else:
+        parts.append(f"training loss {number(report.train_loss)}")
+    parts += [f"{name} {number(value)}" for name, value in sorted(report.metrics.items())[:3]]
+    parts.append(duration(report.seconds))
+    lines = [", ".join(parts)]
+    lines += [f"  {one.site} {one.status}: {one.reason}" for one in report.refused]
+    return "\n".join(lines)
+
+
+def _anchors(kit: Kit, audit: AuditLog, study: Study) -> Anchors:
+    key = load_key(kit.model_key_file)
+    return Anchors(audit, lambda content: sign(key, content), study.run_key)
+
+
+def _write_config(study: Study, request: RunRequest, folder: Path) -> None:
+    """Write what was asked for; the schema lies beside it, so that the folder stands alone."""
+    data = study.config.data.model_copy(update={"schema_name": "schema.yaml"})
+    config = study.config.model_copy(update={"data": data})
+    write_atomically(folder / "config.yaml", resolved_yaml(config).encode())
+    write_atomically(folder / "schema.yaml", dump_yaml(request.schema).encode())
+    write_atomically(folder / "base_dir.txt", os.fsencode(folder.resolve()))
+
+
+def _write_model(study: Study, outcome: Outcome, folder: Path) -> None:
+    shared, _ = study.initial
+    model = study.new_model()
+    shared.load(model, outcome.progress.vectors[PARAMETERS])
+    save_weights(model, folder / "model.safetensors")
+
+
+def _write_report(folder: Path) -> None:
+    from fedward.server.report import build_report, write_model_card, write_plots
+
+    build_report(folder)
+    write_plots(folder)
+    write_model_card(folder)
+
+
+def _release(study: Study, request: RunRequest, outcome: Outcome) -> Release:
+    values: dict[str, Any] = dict(outcome.progress.vectors)
+    return Release(
+        run_key=study.run_key,
+        request_hash=request.hash,
+        name=study.config.name,
+        round=outcome.progress.round_number,
+        config=request.config,
+        schema=request.schema,
+        parameters=values[PARAMETERS],
+        statistics=values.get("statistics"),
+        manifest_hash=study.initial[0].manifest_hash,
+    )
