@@ -11,6 +11,7 @@ ARGS ?=
 
 RUN_STAMP := $(VENV)/.installed-$(notdir $(LOCK))
 DEV_STAMP := $(VENV)/.installed-$(DEV_LOCK)
+TOOLS := build/tools
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 # Nobody is told that this software runs; one thread per process, so that figures can be compared.
@@ -21,7 +22,7 @@ test test-all bench: export OMP_NUM_THREADS := 1
 test test-all bench: export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check bench
+.PHONY: help run test test-all check bench hashed-lock wheelhouse sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -43,6 +44,26 @@ check: $(DEV_STAMP) ## style, types and import rules
 
 bench: $(DEV_STAMP) ## the benchmarks: tables with ratios measured in one run
 	$(PY) -m tests.benchmarks $(ARGS)
+
+hashed-lock: $(TOOLS) ## requirements-hashed.lock: every file's hash (PIP_EXTRA_INDEX_URL: PyTorch's CPU index)
+	{ sed -n '/^[^#]/q;p' requirements-hashed.lock; \
+	  $(TOOLS)/bin/uv pip compile requirements.lock --no-deps --generate-hashes --python-version 3.11 \
+	    --index-strategy unsafe-best-match --no-annotate --no-header --quiet \
+	    $${PIP_EXTRA_INDEX_URL:+--extra-index-url "$$PIP_EXTRA_INDEX_URL"}; } > build/lock
+	mv build/lock requirements-hashed.lock
+
+wheelhouse: $(RUN_STAMP) ## all wheels in build/wheelhouse, to install without a network (PIP_EXTRA_INDEX_URL as above)
+	$(PIP) download --no-deps --require-hashes --only-binary :all: -r requirements-hashed.lock -d build/wheelhouse
+	$(PIP) wheel --no-deps --no-build-isolation -w build/wheelhouse .
+	cp requirements-hashed.lock build/wheelhouse/
+
+sbom: $(TOOLS) ## build/sbom.json: what is installed, as CycloneDX
+	$(TOOLS)/bin/cyclonedx-py requirements requirements-hashed.lock --pyproject pyproject.toml \
+	  --output-reproducible --sv 1.6 --of JSON -o build/sbom.json
+
+$(TOOLS): | $(PY)
+	$(PY) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9 cyclonedx-bom==7.5.0
 
 $(PY):
 	@for python in $(PYTHON); do \

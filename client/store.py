@@ -45,7 +45,7 @@ class SiteStore:
         Raises:
             StorageError: the disk is full or the file cannot be written.
         """
-        content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
+        content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
         try:
             with self._open() as connection:
                 connection.execute(

@@ -72,7 +72,10 @@ def ask(path: Path, frame: wire.Frame, *, back_s: float = WORKER_BACK_S) -> wire
 
 
 def wait_for_worker(path: Path, back_s: float) -> socket.socket:
-    """Return a connection to the worker, waiting for it if it is starting.
+    """Return a connection that the worker has greeted, waiting for it if it is starting.
+
+    A dying worker's socket takes connections for a moment; without the greeting such a one would
+    count as a message that was sent. A worker that is busy is waited for without limit.
 
     Raises:
         NetworkError: it did not come within `back_s` seconds, or we may not ask it.
@@ -80,7 +83,7 @@ def wait_for_worker(path: Path, back_s: float) -> socket.socket:
     deadline = time.monotonic() + back_s
     while True:
         try:
-            return door.connect(path, timeout_s=_STALLED_S)
+            return _greeted(path)
         except PermissionError as error:
             raise NetworkError("the site's runner may not use the worker's socket") from error
         except OSError as error:
@@ -89,3 +92,18 @@ def wait_for_worker(path: Path, back_s: float) -> socket.socket:
                     f"the site's worker did not answer within {back_s:g} s"
                 ) from error
             time.sleep(_RETRY_S)
+
+
+def _greeted(path: Path) -> socket.socket:
+    connection = door.connect(path, timeout_s=_STALLED_S)
+    try:
+        connection.settimeout(None)
+        greeting = connection.recv(len(door.GREETING))
+        connection.settimeout(_STALLED_S)
+    except BaseException:
+        connection.close()
+        raise
+    if greeting != door.GREETING:
+        connection.close()
+        raise ConnectionError("turned away")
+    return connection

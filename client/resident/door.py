@@ -13,6 +13,8 @@ from fedward.common.errors import ConfigError
 
 # The kernel's sockaddr_un has 108 bytes, one of them for the end.
 _MAX_PATH_BYTES = 107
+GREETING = b"\x01"
+"""What the worker says to who may ask, once it is free to listen."""
 _CREDENTIALS = struct.Struct("3i")
 
 

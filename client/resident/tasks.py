@@ -72,10 +72,9 @@ def do_task(task: SiteTask, accepted: Collection[str], handle: Handler) -> None:
             return
         try:
             task.push(reply)
+            task.finish(reason)
         except Exception as error:  # noqa: BLE001 - Flower raises many kinds here
             failure(error, _log)
-            return
-        task.finish(reason)
 
 
 def check_bundle(kind: str, bundle: bytes, accepted: Collection[str]) -> None:

@@ -69,6 +69,7 @@ def serve(path: Path, peer_uids: Collection[int], answerer: Answerer) -> None:
 def _serve_one(connection: socket.socket, answerer: Answerer) -> None:
     connection.settimeout(STALLED_S)
     try:
+        connection.sendall(door.GREETING)
         frame = wire.receive(connection)
         parts = _answered(frame, answerer)
     except ConnectionError:

@@ -287,7 +287,7 @@ def conductor_command(kit: Kit, state: Path, runtime: str, bundle: Path) -> list
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the conductor until a signal ends it; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpcore"):
+    for name in ("httpx", "httpcore", "flwr"):
         logging.getLogger(name).setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(prog="conductor", description=__doc__)
     for name in ("--kit", "--state", "--bundle"):

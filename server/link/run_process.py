@@ -58,7 +58,7 @@ def main(run_rounds: RunRounds | None = None) -> int:
         run_rounds: default: `fedward.server.deployed.run_request`.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpcore"):
+    for name in ("httpx", "httpcore", "flwr"):
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupted)
     order = Order(**json.loads(sys.stdin.read()))

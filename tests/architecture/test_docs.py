@@ -15,7 +15,11 @@ import pytest
 from fedward.deploy import cli
 from tests.architecture.tree import FOLDERS, ROOT, import_name, label, modules
 
-PAGES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in (*FOLDERS, "tests"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / folder / "README.md" for folder in (*FOLDERS, "tests")),
+    *sorted((ROOT / "deploy" / "docs").glob("*.md")),
+]
 FENCE = re.compile(
     r"^(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
 )

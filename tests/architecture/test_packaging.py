@@ -20,19 +20,27 @@ from tests.architecture.tree import FOLDERS, ROOT, modules
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+BUNDLE = Path("deploy/flower_app")
+"""Data of `fedward.deploy`: what Flower ships with a run; nothing imports it."""
+ONLY_HERE = (Path("deploy/services"), Path("deploy/local_federation.sh"))
+"""For people with the repository: units, image, proxy, and the trial on one machine."""
+
+
 def shipped(root: Path) -> set[Path]:
     """Return every file in the top folders, relative to `root`, but pages and caches."""
-    return {
+    found = {
         path.relative_to(root)
         for folder in FOLDERS
         for path in (root / folder).rglob("*")
         if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
     }
+    return {path for path in found if not any(path.is_relative_to(one) for one in ONLY_HERE)}
 
 
 def packages() -> set[str]:
     """Return the import name of each folder that holds something to ship."""
-    return {".".join(("fedward", *path.parent.parts)) for path in shipped(ROOT)}
+    found = {path for path in shipped(ROOT) if not path.is_relative_to(BUNDLE)}
+    return {".".join(("fedward", *path.parent.parts)) for path in found}
 
 
 def pins(name: str) -> dict[str, str]:

@@ -143,14 +143,14 @@ class RuntimeApi:
 
     def reply_to(self, message_id: str) -> Message | None:
         """Return the reply that the SuperNode would send to the coordinator, if there is one."""
-        for reply in self.state.get_messages_legacy(is_reply=True):
-            if reply.metadata.reply_to_message_id != message_id:
-                continue
-            if reply.has_error():
-                return reply
-            store = self._objects.store()
-            tree = store.get_object_tree(reply.metadata.message_id)
-            return pull_and_inflate_object_from_tree(
-                tree, lambda name: store.get(name) or b"", lambda _: None, return_type=Message
-            )
-        return None
+        replies = self.state.get_messages_legacy(is_reply=True)
+        mine = [m for m in replies if m.metadata.reply_to_message_id == message_id]
+        if not mine or mine[0].has_error():
+            return mine[0] if mine else None
+        store = self._objects.store()
+        return pull_and_inflate_object_from_tree(
+            store.get_object_tree(mine[0].metadata.message_id),
+            lambda name: store.get(name) or b"",
+            lambda _: None,
+            return_type=Message,
+        )

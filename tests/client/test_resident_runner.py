@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from flwr.common.constant import ErrorCode, Status, SubStatus
 from flwr.supercore.constant import TaskType
 
 from fedward.client.resident import runner, tasks
-from fedward.client.resident.flower_runtime import SiteTask
+from fedward.client.resident.flower_runtime import SiteRuntime, SiteTask
 from fedward.client.resident.tasks import Handler, do_task
 from fedward.common.errors import ConfigError, NetworkError, RefusedError, TrustError
 from tests.client.supernode import ACCEPTED, NODE, RuntimeApi, bundle
@@ -88,7 +89,7 @@ def test_an_unknown_bundle_is_refused_and_nothing_of_it_runs(
     reply = done(api, fab=bundle(a=code, sitecustomize=code, fedward=code))
     assert reply is not None
     assert reply.error.code == ErrorCode.INVALID_FAB
-    assert "not on this site's list" in reply.error.reason
+    assert "not on this site's list" in str(reply.error.reason)
     assert list(tmp_path.iterdir()) == []  # neither a marker nor an unpacked bundle
 
 
@@ -109,7 +110,7 @@ def test_an_agents_task_is_refused_with_an_answer(api: RuntimeApi) -> None:
     reply = done(api, kind=str(TaskType.AGENT_APP))
     assert reply is not None
     assert reply.error.code == ErrorCode.INVALID_FAB
-    assert str(TaskType.AGENT_APP) in reply.error.reason
+    assert str(TaskType.AGENT_APP) in str(reply.error.reason)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,9 @@ def test_the_text_of_any_other_exception_stays_at_the_site(
 ) -> None:
     reply = done(api, raising(ValueError("could not convert string to float: 'Smith'")))
     assert reply is not None
-    assert "ValueError" in reply.error.reason
-    assert "Smith" not in reply.error.reason + caplog.text
-    entry = reply.error.reason.partition("entry ")[2].split()[0]
+    assert "ValueError" in str(reply.error.reason)
+    assert "Smith" not in str(reply.error.reason) + caplog.text
+    entry = str(reply.error.reason).partition("entry ")[2].split()[0]
     assert f"entry {entry}: ValueError" in caplog.text
 
 
@@ -206,8 +207,8 @@ def test_the_runner_waits_for_a_supernode_that_is_away(
 
     with RuntimeApi(tmp_path) as gone:
         address = gone.address
-    monkeypatch.setattr(tasks.time, "sleep", pause)
-    away = tasks.SiteRuntime(address, gone.certificate.read_bytes(), b"secret")
+    monkeypatch.setattr(time, "sleep", pause)
+    away = SiteRuntime(address, gone.certificate.read_bytes(), b"secret")
     with pytest.raises(Enough):
         tasks.run(away, ACCEPTED, doubled)
     away.close()

@@ -31,7 +31,7 @@ def frame() -> wire.Frame:
             "config": ConfigRecord({"text": "ä\u2028\\", "flag": True, "names": ["a", "b"]}),
         }
     )
-    config = {"request": '{"a": 1}', "count": 3, "rate": 0.1, "flag": False}
+    config: dict[str, wire.Plain] = {"request": '{"a": 1}', "count": 3, "rate": 0.1, "flag": False}
     return wire.Frame("train", records, "", 2**63 + 1, 2**64 - 1, "m1", "7", config)
 
 
@@ -99,7 +99,7 @@ def test_arrays_of_our_own_are_sent_like_flowers() -> None:
 def test_what_the_protocol_does_not_know_is_not_sent(
     record: ConfigRecord | MetricRecord | ArrayRecord,
 ) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011 - many texts, one kind
         wire.pack(wire.Frame("train", RecordDict({"r": record})))
 
 
@@ -145,7 +145,7 @@ BAD_FRAMES = {
 
 @pytest.mark.parametrize("name", BAD_FRAMES)
 def test_a_bad_frame_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011 - many texts, one kind
         received(BAD_FRAMES[name])
 
 

@@ -1,0 +1,1 @@
+"""A real federation on the loopback interface, and what is done to it."""
