@@ -5,6 +5,7 @@ request; the site's approval; the site's limits; a durable note that work begins
 gate. Whatever fails, fails before a patient is read if it can.
 """
 
+import datetime
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Hospital:
         self._models = Models(self.database, config.site)
         self._store = SiteStore(self.database)
         self._desks: dict[tuple[str, Kind], Desk] = {}
-        self._pins.check_roster(kit.roster)
+        self._check_roster()
         self.device = _device(config.device)
         if config.retention_days is not None:
             purge_old(self.database, config.retention_days)
@@ -105,7 +106,7 @@ class Hospital:
             RefusedError: the site does not allow it; the text may leave.
             FedwardError: it cannot be done; the text stays here.
         """
-        self._pins.check_roster(self.kit.roster)  # a person may have pinned another one meanwhile
+        self._check_roster()
         if message.metadata.message_type == RELEASE_QUERY:
             return self._receive_model(message)
         request = self._request(run_config)
@@ -128,6 +129,16 @@ class Hospital:
             run_config={},
         )
         return desk.app(message, context).content
+
+    def _check_roster(self) -> None:
+        """Refuse where the roster is over, or where a person here has confirmed another one."""
+        roster = self.kit.roster
+        self._pins.check_roster(roster)
+        if roster.is_expired(datetime.datetime.now(datetime.UTC)):
+            raise RefusedError(
+                f"the roster ended on {roster.expires}; the site needs a new kit: fedward "
+                "provision ... --renew, then fedward approve roster"
+            )
 
     def _request(self, run_config: Mapping[str, object]) -> RunRequest:
         """Return the request if an operator signed it and this site agrees to it."""

@@ -22,13 +22,16 @@ LONGEST_ROUND_S = 3600.0
 """A round of a deployed run closes after an hour where `sampling.deadline_s` says nothing."""
 
 
-def make_request(config: RunConfig, operator: str, *, base_dir: Path) -> RunRequest:
+def make_request(
+    config: RunConfig, operator: str, *, base_dir: Path, consortium: str = ""
+) -> RunRequest:
     """Return the request for `config`, with its schema written out.
 
     Args:
         config: of `run.yaml`; where a simulation would find data is left out.
         operator: a name in the roster.
         base_dir: folder that a schema's path starts from.
+        consortium: whose sites are asked, as in the roster.
 
     Raises:
         ConfigError: the run cannot be asked of hospitals.
@@ -40,7 +43,7 @@ def make_request(config: RunConfig, operator: str, *, base_dir: Path) -> RunRequ
     data = config.data.model_copy(update=here)
     asked = config.model_copy(update={"data": data, "engine": EngineConfig()})
     Study(asked, "federated", Split(config.seed), base_dir, schema).initial  # noqa: B018 - names what cannot be built
-    return RunRequest(operator, run_config_dict(asked), schema_values(schema), now)
+    return RunRequest(operator, run_config_dict(asked), schema_values(schema), now, consortium)
 
 
 def check_deployable(config: RunConfig) -> None:

@@ -17,7 +17,7 @@ from fedward.common.roster import Roster
 
 MAX_BYTES = 256_000
 _KIND = "fedward run request 1"
-_KEYS = {"operator": str, "config": dict, "schema": dict, "submitted": str}
+_KEYS = {"operator": str, "config": dict, "schema": dict, "submitted": str, "consortium": str}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class RunRequest:
     """What the columns mean; each site compares it with its own."""
     submitted: str
     """ISO 8601 with a time zone; makes two requests for the same run two requests."""
+    consortium: str = ""
+    """Whose sites are asked: a request of one consortium is of no use in another."""
 
     def canonical(self) -> bytes:
         """Return the bytes that are signed: equal for equal requests, however they were written.
@@ -91,6 +93,11 @@ def read_request(text: str, roster: Roster) -> RunRequest:
     except (ValueError, TypeError, KeyError, RecursionError, ConfigError):
         raise TrustError("run request: malformed; submit the run again") from None
     operator = roster.operator(request.operator)
+    if request.consortium != roster.consortium:
+        raise TrustError(
+            f"run request: made for another consortium than {roster.consortium}; submit it with "
+            "the kit of this one"
+        )
     try:
         verify(operator.public_key, canonical, signature)
     except TrustError as error:

@@ -26,6 +26,7 @@ STOP_WITHIN_S = 10.0
 LOG_BYTES = 5_000_000
 LOG_FILES = 5
 _POLL_S = 0.1
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Say = Callable[[str], None]
@@ -239,7 +240,7 @@ def _kill_group(pid: int) -> None:
 def _lines(output: IO[str]) -> Iterator[str]:
     try:
         for line in output:
-            yield line.rstrip()
+            yield _COLOUR.sub("", line.rstrip())
     except ValueError:  # closed by the other thread while we waited
         return
 

@@ -5,6 +5,7 @@ it: sites may be away for a while, heads of their audit logs are anchored, and t
 goes back to them.
 """
 
+import datetime
 import json
 import os
 import time
@@ -73,6 +74,7 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
     study = study_of(request, "federated", schema=schema, base_dir=folder.parent, own_models=True)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     audit = AuditLog(folder / "audit.jsonl")
     audit.write("start", request=request.hash, operator=request.operator, seed=study.seed)
     _write_config(study, request, folder)
@@ -90,6 +92,7 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
         "operator": request.operator,
         "request": request.hash,
     }
+    summary["created"] = created
     summary["versions"] = {name: version(name) for name in ("fedward", "torch", "flwr")}
     summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())

@@ -49,6 +49,7 @@ def bind(message: Message, plan: Plan, this: Round) -> Sent:
         records["statistics"] = array_record({"sums": this.statistics})
         size += this.statistics.nbytes
     message.content = Records(records)
+    message.metadata.group_id = str(this.number)  # shown in Flower's and the sites' logs
     trains = this.phase == "train"
     return Sent(site, binding, arrays, plan.cohort_bounds[site], trains, size)
 

@@ -89,7 +89,9 @@ def _submit(args: argparse.Namespace) -> int:
     kit, key = _operator_kit(args.kit), load_key(args.key)
     _check_key(kit, key, args.key)
     loaded = load_run_config(args.config, args.overrides)
-    request = make_request(loaded.config, kit.name, base_dir=args.config.parent.absolute())
+    request = make_request(
+        loaded.config, kit.name, base_dir=args.config.parent.absolute(), consortium=kit.consortium
+    )
     with control_of(kit) as control:
         run_id = control.start_run(bundle(), sign_request(request, key))
     if args.wait:

@@ -245,12 +245,15 @@ class RunGrid(HttpGrid):
         deadline = None if timeout is None else time.monotonic() + timeout
         self.push_messages(sent)
         # Those that the SuperLink did not take included: it answers for them with an error.
-        missing = {message.metadata.message_id for message in sent}
+        missing = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
         del sent, messages  # models: they are in the SuperLink now
         replies: list[Message] = []
         while missing:
             for reply in self.pull_messages(missing):
-                missing.discard(reply.metadata.reply_to_message_id)
+                node = missing.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None and reply.has_error():
+                    # The SuperLink signs its own errors; they are about the one who was asked.
+                    reply.metadata.__dict__["_src_node_id"] = node
                 replies.append(reply)
             if not missing or (deadline is not None and time.monotonic() >= deadline):
                 break

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ REQUEST = RunRequest(
     config={"name": "heart", "rounds": 20, "local": {"learning_rate": 1e-3}, "shared": ["*"]},
     schema={"name": "Herz-Ängström", "columns": {"age": {"low": 0.0, "high": 120}}},
     submitted="2025-06-02T10:00:00+00:00",
+    consortium="Heart North",
 )
 SIGNED = sign_request(REQUEST, ANNA)
 
@@ -45,10 +47,16 @@ def test_a_request_reads_back_as_its_operator_signed_it() -> None:
 
 def test_the_hash_does_not_depend_on_order_or_on_tuples() -> None:
     config = {"shared": ("*",), **{key: REQUEST.config[key] for key in ("local", "rounds", "name")}}
-    same = RunRequest("anna", config, REQUEST.schema, REQUEST.submitted)
+    same = RunRequest("anna", config, REQUEST.schema, REQUEST.submitted, "Heart North")
     assert same.hash == REQUEST.hash
     later = RunRequest("anna", REQUEST.config, REQUEST.schema, "2025-06-02T10:00:01+00:00")
     assert later.hash != REQUEST.hash
+
+
+def test_a_request_of_another_consortium_is_of_no_use_here() -> None:
+    other = dataclasses.replace(REQUEST, consortium="heart")
+    with pytest.raises(TrustError, match="made for another consortium than Heart North"):
+        read_request(sign_request(other, ANNA), roster())
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
@@ -97,7 +105,7 @@ def test_what_is_no_request_is_malformed(text: str) -> None:
 
 
 def test_a_stranger_and_a_revoked_operator_are_refused() -> None:
-    eve = RunRequest("eve", REQUEST.config, REQUEST.schema, REQUEST.submitted)
+    eve = RunRequest("eve", REQUEST.config, REQUEST.schema, REQUEST.submitted, "Heart North")
     with pytest.raises(TrustError, match="knows no operator 'eve'"):
         read_request(sign_request(eve, EVE), roster())
     with pytest.raises(TrustError, match="revoked"):

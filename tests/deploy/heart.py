@@ -64,7 +64,8 @@ class Consortium:
 
     def signed(self, config: RunConfig) -> str:
         """Return the request for `config` as an operator submits it."""
-        request = make_request(config, "anna", base_dir=find_config("heart_disease").parent)
+        folder = find_config("heart_disease").parent
+        request = make_request(config, "anna", base_dir=folder, consortium="heart")
         return sign_request(request, load_key(self.folder / "anna.key"))
 
     def read(self, text: str) -> RunRequest:

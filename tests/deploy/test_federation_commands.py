@@ -15,18 +15,11 @@ import pytest
 
 from fedward.common.keys import make_key
 from fedward.deploy.cli import main
+from fedward.simulations.cli import find_config
 from tests.server.coordinator import Coordinator, free_port, wait_until
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-
-RUN = """\
-version: 1
-name: toy
-seed: 1
-rounds: 2
-data: {schema: heart-disease}
-model: {name: mlp, hidden: [4]}
-"""
+RUN = find_config("heart_disease")
 
 
 @dataclass
@@ -50,7 +43,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     coordinator = Coordinator(folder, free_port())
     coordinator.provision("hospital-a")
-    (folder / "run.yaml").write_text(RUN)
     output = folder / "server.out"
     command = [str(Path(sys.executable).with_name("fedward")), "server"]
     command += ["--kit", str(coordinator.kit.folder), "--state", str(coordinator.state)]
@@ -73,7 +65,14 @@ def submit(server: Server, capsys: pytest.CaptureFixture[str]) -> str:
     """Submit a run and return its short name."""
     folder = server.coordinator.folder
     code = fedward(
-        server, "submit", str(folder / "run.yaml"), "--key", str(folder / "anna.key"), "--json"
+        server,
+        "submit",
+        str(RUN),
+        "--set",
+        "baselines=[]",
+        "--key",
+        str(folder / "anna.key"),
+        "--json",
     )
     captured = capsys.readouterr()
     assert code == 0, captured.err
@@ -120,7 +119,7 @@ def test_another_operators_key_is_noticed_before_anything_is_sent(
 ) -> None:
     folder = server.coordinator.folder
     make_key(folder / "eve.key")
-    code = fedward(server, "submit", str(folder / "run.yaml"), "--key", str(folder / "eve.key"))
+    code = fedward(server, "submit", str(RUN), "--key", str(folder / "eve.key"))
     assert code == 4
     assert "not the key of operator anna" in capsys.readouterr().err
 

@@ -167,6 +167,12 @@ def test_unwanted_lines_are_dropped(tmp_path: Path) -> None:
     assert not [line for line in lines if "/poll" in line]
 
 
+def test_colours_are_for_terminals_only(tmp_path: Path) -> None:
+    code = "import time; print('\\x1b[91mERROR\\x1b[0m: here', flush=True); time.sleep(600)"
+    with running(service(tmp_path, "one", code)) as (_, lines, _codes):
+        wait_until(lambda: "one: ERROR: here" in lines)
+
+
 def test_logs_are_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "LOG_BYTES", 2000)
     code = "import time\nfor i in range(300): print('x' * 50)\n"

@@ -192,7 +192,9 @@ def request_of(federation: Federation) -> RunRequest:
     """Return an honest request of the operator: the bundle alone is evil."""
     file = federation.folder / "evil.yaml"
     file.write_text(yaml.safe_dump(RUN), encoding="utf-8")
-    return make_request(load_run_config(file).config, OPERATOR, base_dir=federation.folder)
+    return make_request(
+        load_run_config(file).config, OPERATOR, base_dir=federation.folder, consortium="faults"
+    )
 
 
 def statistics_query(request: RunRequest) -> RecordDict:

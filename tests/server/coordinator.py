@@ -109,7 +109,7 @@ class Coordinator:
     def request(self, **config: object) -> str:
         """Return a signed request; every call gives another one."""
         now = datetime.datetime.now(datetime.UTC).isoformat()
-        request = RunRequest("anna", {"name": "toy", **config}, {}, now)
+        request = RunRequest("anna", {"name": "toy", **config}, {}, now, "Test")
         return sign_request(request, load_key(self.folder / "anna.key"))
 
     @contextlib.contextmanager

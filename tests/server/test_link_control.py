@@ -178,6 +178,21 @@ def test_the_grid_gives_up_waiting_at_the_deadline(
     link[0].finish(completed=True)
 
 
+def test_an_error_for_an_unknown_site_is_about_that_site(
+    superlink: Coordinator, link: tuple[TaskLink, str], control: Control
+) -> None:
+    reconcile(control, superlink.kit.roster)
+    node = next(node.node_id for node in control.nodes() if node.is_registered)
+    task = link[0].start()
+    grid = link[0].grid(task)
+    message = Message(RecordDict({"config": ConfigRecord()}), node, "train", group_id="1")
+    (reply,) = grid.send_and_receive([message], timeout=30)
+    assert reply.has_error()
+    assert reply.metadata.src_node_id == node
+    grid.close()
+    link[0].finish(completed=True)
+
+
 def test_a_stop_by_the_operator_ends_the_wait_for_replies(
     superlink: Coordinator, link: tuple[TaskLink, str], control: Control
 ) -> None:
