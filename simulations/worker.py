@@ -31,7 +31,7 @@ class SiteWorker:
     def __init__(
         self, app: ClientApp, sites: Mapping[int, str], *, prefill: Prefill | None = None
     ) -> None:
-        self._app = app
+        self.app = app
         self._prefill = prefill
         self._contexts = {
             node: Context(
@@ -56,7 +56,7 @@ class SiteWorker:
 
     def _answer(self, message: Message, context: Context) -> Message:
         try:
-            return self._app(message, context)
+            return self.app(message, context)
         except Exception as error:  # noqa: BLE001 - one site's failure must not end the round
             return Message(Error(SITE_FAILED, describe(error)), reply_to=message)
 

@@ -45,9 +45,9 @@ def test_the_bundle_names_the_flower_version_that_is_installed() -> None:
     assert settings["tool"]["flwr"]["app"]["flwr-version-target"] == version("flwr")
 
 
-def test_the_bundle_declares_the_one_key_that_a_run_may_set() -> None:
+def test_the_bundle_declares_the_key_that_carries_a_request() -> None:
     settings = tomllib.loads((APP / "pyproject.toml").read_text())
-    assert settings["tool"]["flwr"]["app"]["config"] == {"request": ""}
+    assert settings["tool"]["flwr"]["app"]["config"]["request"] == ""
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "pyproject.toml", "fedward_app/client_app.py"])

@@ -1,12 +1,5 @@
-"""A site's side of the bundle, which runs only under Flower's own launcher."""
+"""For `flwr run` alone: fedward's own programs never run what is in a bundle."""
 
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
+from fedward.deploy.plain_app import client_app
 
-app = ClientApp()
-
-
-@app.train()
-def refuse(_message: Message, _context: Context) -> Message:
-    """Say where the sites' answers come from."""
-    raise RuntimeError("start the site with `fedward client`: it runs its installed code")
+app = client_app()

@@ -1,12 +1,5 @@
-"""The coordinator's side of the bundle, which runs only under Flower's own launcher."""
+"""For `flwr run` alone: fedward's own programs never run what is in a bundle."""
 
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from fedward.deploy.plain_app import server_app
 
-app = ServerApp()
-
-
-@app.main()
-def refuse(_grid: Grid, _context: Context) -> None:
-    """Say where runs of this bundle belong."""
-    raise RuntimeError("start the coordinator with `fedward server`: it runs its installed code")
+app = server_app()
