@@ -46,6 +46,7 @@ def check_site(
     run: RunRequest | None = None,
     *,
     online: bool = True,
+    reads_key: bool = True,
 ) -> list[Finding]:
     """Return what was found, in the order in which it is best put right.
 
@@ -54,10 +55,12 @@ def check_site(
         kit: the site's kit; None leaves out roster, server and clock.
         run: what an operator would ask for (`make_request`), to compare with the site's limits.
         online: whether to ask the server; a site that starts waits for its server instead.
+        reads_key: whether this user may read the private key; the worker's may not.
     """
     now = datetime.datetime.now(datetime.UTC)
     found = list(check_data(site))
-    found += check_key(site, kit)
+    if reads_key:
+        found += check_key(site, kit)
     found.append(_salt(site))
     found.append(_database(site))
     found += _machine(site)

@@ -18,8 +18,10 @@ SUPERNODE_PORT = 9094
 _FATAL = {
     # Their own exit codes. The SuperNode is Flower's: it is started again whatever it says.
     "worker": frozenset({ConfigError.exit_code, SiteDataError.exit_code}),
+    # Started alone it may come before the SuperNode has made their shared secret: tried again.
     "runner": frozenset({ConfigError.exit_code}),
 }
+_ALONE = {"worker": _FATAL["worker"]}
 
 
 def add(commands: Commands) -> None:
@@ -104,7 +106,8 @@ def _client(args: argparse.Namespace) -> int:
     site, kit = load_site_config(args.site), load_kit(args.kit.absolute(), "site")
     _warn_of_expiry(kit)
     if args.only in {None, "worker"}:  # the others may not read the patients' files
-        _check(site, kit)
+        _check(site, kit, reads_key=args.only is None)
+    fatal = _ALONE if args.only else _FATAL
     port = args.port or (SUPERNODE_PORT if args.only else _free_port())
     processes = site_processes(site, kit, accept=bundle_hash(), port=port, only=args.only)
     logs = site.file("logs")
@@ -114,7 +117,7 @@ def _client(args: argparse.Namespace) -> int:
             process.argv,
             process.env,
             logs / f"{process.name}.log",
-            fatal_codes=_FATAL.get(process.name, frozenset()),
+            fatal_codes=fatal.get(process.name, frozenset()),
         )
         for process in processes
     ]
@@ -122,11 +125,12 @@ def _client(args: argparse.Namespace) -> int:
     return Supervisor(services, _say).run()
 
 
-def _check(site: "LoadedSite", kit: "Kit") -> None:
+def _check(site: "LoadedSite", kit: "Kit", *, reads_key: bool) -> None:
     """Look at the site before anything starts; what fails stops the start."""
     from fedward.client.check import check_site
 
-    found = [one for one in check_site(site, kit, online=False) if one.status != "ok"]
+    looked = check_site(site, kit, online=False, reads_key=reads_key)
+    found = [one for one in looked if one.status != "ok"]
     for one in found:
         _say(f"{one.status}: {one.name}: {one.text}{one.advice and '; '}{one.advice}")
     failed = [one for one in found if one.status == "fail"]

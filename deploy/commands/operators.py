@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
     submit = add_command(
         commands, "submit", _submit, about="sign a run and ask the sites for it", examples=_SUBMIT
     )
-    submit.add_argument("config", type=Path, metavar="CONFIG", help="a run.yaml")
+    submit.add_argument("config", metavar="CONFIG", help="a run.yaml, or a shipped configuration")
     _add_kit(submit)
     submit.add_argument(
         "--key", type=Path, required=True, metavar="FILE", help="the operator's private key"
@@ -85,13 +85,13 @@ def _submit(args: argparse.Namespace) -> int:
     from fedward.common.request import sign_request
     from fedward.deploy.bundle import bundle
     from fedward.deploy.submissions import control_of
+    from fedward.simulations.cli import find_config
 
     kit, key = _operator_kit(args.kit), load_key(args.key)
     _check_key(kit, key, args.key)
-    loaded = load_run_config(args.config, args.overrides)
-    request = make_request(
-        loaded.config, kit.name, base_dir=args.config.parent.absolute(), consortium=kit.consortium
-    )
+    path = find_config(args.config)
+    loaded = load_run_config(path, args.overrides)
+    request = make_request(loaded.config, kit.name, base_dir=path.parent, consortium=kit.consortium)
     with control_of(kit) as control:
         run_id = control.start_run(bundle(), sign_request(request, key))
     if args.wait:

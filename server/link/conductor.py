@@ -89,6 +89,8 @@ class Conductor:
         secret = secret_file(settings.state).read_bytes()
         self._runtime = Runtime(settings.runtime, self._ca, secret)
         self._children: dict[int, _Child] = {}
+        self._ended: list[tuple[Task, int]] = []
+        self._tried: set[str] = set()
         self._due = {"roster": 0.0, "runs": 0.0}
         self._trouble = ""
 
@@ -104,6 +106,7 @@ class Conductor:
         """Do what is due; trouble with the SuperLink is logged once and waited out."""
         try:
             self._reap()
+            self._settle()
             if self._is_due("roster", ROSTER_EVERY_S):
                 self._keep_roster()
             if len(self._children) < MAX_RUNS_AT_ONCE:
@@ -183,10 +186,29 @@ class Conductor:
                 continue
             del self._children[run_id]
             log.info("Flower run %d: its process ended with exit code %d", run_id, code)
-            # A process that was killed before it took its run leaves the run to the next one.
-            if code > 0 or (code < 0 and self._folder_of(run_id) is not None):
-                self._runtime.give_up(child.task, f"interrupted: its process ended with {code}")
+            if code:
+                self._ended.append((child.task, code))
             self._due["runs"] = 0.0
+
+    def _settle(self) -> None:
+        """Deal with the runs whose processes failed or were killed."""
+        while self._ended:
+            task, code = self._ended[0]
+            if code > 0 or self._folder_of(task.run_id) is not None:
+                self._runtime.give_up(task, f"interrupted: its process ended with {code}")
+            else:
+                self._submit_again(task)
+            self._ended.pop(0)  # only now: the SuperLink may be away
+
+    def _submit_again(self, task: Task) -> None:
+        """Start a run again, once, whose process was killed before it had a folder."""
+        run = self._control.run(task.run_id)
+        if run is None or run.was_stopped or run.status in ("pending", "starting"):
+            return  # one that was not begun goes back to those that wait
+        self._runtime.give_up(task, "interrupted: its process was killed")
+        if run.request not in self._tried:
+            self._tried.add(run.request)
+            self._control.start_run(self._settings.bundle, run.request)
 
     def _folder_of(self, run_id: int) -> Path | None:
         for folder in all_runs(self._settings.state):

@@ -35,6 +35,7 @@ from fedward.common.keys import public_text, read_public
 
 REQUEST_KEY = "request"
 RECENT_RUNS = 50
+_UNKNOWN = httpx.codes.NOT_FOUND
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,11 @@ class Control:
     def run(self, run_id: int) -> RunInfo | None:
         """Return one Flower run, or None if the SuperLink does not know it."""
         try:
-            with self._reported():
-                answer = self._client.ListRuns(ListRunsRequest(run_id=run_id))
-        except _UnknownError:
-            return None
+            answer = self._client.ListRuns(ListRunsRequest(run_id=run_id))
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == _UNKNOWN:
+                return None
+            raise network_error(self._address, error) from error
         return _run_info(answer.run_dict[run_id]) if run_id in answer.run_dict else None
 
     def logs(self, run_id: int, *, follow: bool = False) -> Iterator[str]:
@@ -204,18 +206,13 @@ class Control:
             raise network_error(self._address, error) from error
 
 
-class _UnknownError(NetworkError):
-    """The SuperLink answers that there is no such thing."""
-
-
 def network_error(address: str, error: httpx.HTTPError) -> NetworkError:
     """Return the error to show for a call to the coordinator at `address` that failed."""
     if isinstance(error, httpx.HTTPStatusError):
         answer = error.response
         said = FlowerError.from_json(answer.text)
         why = said.message if said is not None else f"HTTP status {answer.status_code}"
-        kind = _UnknownError if answer.status_code == httpx.codes.NOT_FOUND else NetworkError
-        return kind(f"coordinator {address} refuses: {why}")
+        return NetworkError(f"coordinator {address} refuses: {why}")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return TrustError(
             f"coordinator {address}: its certificate is not trusted ({error}); "

@@ -9,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from fedward.common.errors import FedwardError, NetworkError, RefusedError, TrustError
+from fedward.common.errors import (
+    FedwardError,
+    NetworkError,
+    RefusedError,
+    StorageError,
+    TrustError,
+)
 from fedward.common.kit import Kit, load_kit
 from fedward.common.request import RunRequest, read_request
 from fedward.server.link.flower_runtime import TaskInput, TaskLink
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 75
 """Exit code of a run that goes on at its next start."""
 A_BUG = 70
+DISK_EVERY_S = 30.0
+DISK_PATIENCE_S = 1800.0
 log = logging.getLogger("fedward.run")
 RunRounds = Callable[[RunRequest, "Coordinator", Path], None]
 
@@ -77,14 +86,14 @@ def _run(
 ) -> None:
     """Run the rounds once all is checked; the folder's status tells how it ended."""
     request = check(task, kit, order.accept)
-    from fedward.server.deployed import Coordinator, run_request  # torch: not for refused requests
-
     with claimed(Path(order.state), request, task.request, task.run_id) as folder:
         link.say(f"run {folder.name}, request {request.hash[:12]} of {request.operator}")
+        from fedward.server.deployed import Coordinator, run_request  # torch: takes seconds
+
         grid = link.grid(task)
         here = Coordinator(kit, grid, order.nodes, link.say)
         try:
-            (run_rounds or run_request)(request, here, folder)
+            _patiently(lambda: (run_rounds or run_request)(request, here, folder), link.say)
         except NetworkError as error:
             if isinstance(error, TrustError):
                 end_run(folder, "failed", str(error), error.exit_code)
@@ -99,6 +108,25 @@ def _run(
             end_run(folder, "finished")
         finally:
             grid.close()
+
+
+def _patiently(work: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Do the work; with a full disk, go on from the last checkpoint once there is space again.
+
+    Raises:
+        StorageError: there was none for `DISK_PATIENCE_S`.
+    """
+    until = time.monotonic() + DISK_PATIENCE_S
+    while True:
+        try:
+            return work()
+        except StorageError as error:
+            if time.monotonic() > until:
+                raise
+            text = f"{error}; tried again every {DISK_EVERY_S:g} s"
+            log.error("%s", text)  # noqa: TRY400 - our own errors are shown without a traceback
+            say(text)
+        time.sleep(DISK_EVERY_S)
 
 
 def check(task: TaskInput, kit: Kit, accept: str) -> RunRequest:

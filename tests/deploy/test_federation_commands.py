@@ -1,5 +1,6 @@
 """`fedward server`, `submit`, `runs`, `stop` and `logs` as real processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -33,8 +34,9 @@ class Server:
     def pid(self, word: str) -> int | None:
         """Return the process id of a child that has `word` on its command line."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if word in " ".join(child.cmdline()):
-                return child.pid
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if word in " ".join(child.cmdline()):
+                    return child.pid
         return None
 
 
@@ -85,6 +87,11 @@ def listed(server: Server, capsys: pytest.CaptureFixture[str], run: str) -> dict
     return dict(one)
 
 
+def said(server: Server, capsys: pytest.CaptureFixture[str], run: str) -> str:
+    assert fedward(server, "logs", run) == 0
+    return capsys.readouterr().out
+
+
 def test_a_run_survives_crashes_until_its_operator_stops_it(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,14 +103,15 @@ def test_a_run_survives_crashes_until_its_operator_stops_it(
     os.kill(superlink, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)
     wait_until(lambda: server.pid("run_process") not in {None, child}, within_s=120)
+    wait_until(lambda: server.output.read_text().count("superlink: started") == 2)
     assert "superlink: was killed by signal 9; starts again in 1 s" in server.output.read_text()
     wait_until(lambda: len(listed(server, capsys, run)["flower_runs"]) == 2)
+    wait_until(lambda: said(server, capsys, run))
     assert fedward(server, "stop", run) == 0
     assert f"{run}  stopped" in capsys.readouterr().out
     assert fedward(server, "stop", run) == 2
     assert "is over already" in capsys.readouterr().err
-    assert fedward(server, "logs", run) == 0
-    assert f"request {run}" in capsys.readouterr().out
+    assert f"request {run}" in said(server, capsys, run)
     assert fedward(server, "logs", run, "--follow") == 130
 
 

@@ -154,7 +154,8 @@ def test_the_program_is_told_which_service_started_again(tmp_path: Path) -> None
 
 def test_lines_are_logged_in_a_file_that_only_the_owner_reads(tmp_path: Path) -> None:
     with running(service(tmp_path, "one", SLEEPER, echo=False)) as (_, lines, _codes):
-        wait_until(lambda: "here" in (tmp_path / "one.log").read_text())
+        log = tmp_path / "one.log"
+        wait_until(lambda: log.exists() and "here" in log.read_text())
     assert "one: here" not in lines
     assert stat.S_IMODE((tmp_path / "one.log").stat().st_mode) == 0o600
 

@@ -15,6 +15,7 @@ from tests.faults.processes import TooLateError, wait_for
 from tests.faults.run_folder import RunFolder, broken_rules
 
 ROUNDS = 400
+START_MIB = 4096
 
 
 def why_not() -> str | None:
@@ -25,26 +26,31 @@ def why_not() -> str | None:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, num_mib: int) -> Iterator[None]:
-    """Mount a file system of `num_mib` at `folder`."""
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a file system at `folder`, large enough for a site to start on it."""
     folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={num_mib}m,mode=700", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={START_MIB}m,mode=700", "tmpfs", str(folder)]
     subprocess.run(mount, check=True)
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def shrink(folder: Path, num_mib: int) -> None:
+    """Leave the file system `num_mib` in all."""
+    subprocess.run(["mount", "-o", f"remount,size={num_mib}m", str(folder)], check=True)
 
 
 def fill(folder: Path) -> Path:
     """Write until nothing more fits, and return the file."""
     file = folder / "somebody-elses.bin"
-    with file.open("wb") as out, contextlib.suppress(OSError):
+    with file.open("wb", buffering=0) as out:
         for size in (1 << 20, 1 << 12, 1):
             with contextlib.suppress(OSError):
-                while True:
-                    out.write(b"\0" * size)
-                    out.flush()
+                while out.write(b"\0" * size) == size:
+                    pass
     return file
 
 
@@ -52,10 +58,11 @@ def fill(folder: Path) -> Path:
 def disk_full_server() -> list[Figure]:
     """The coordinator's disk fills up in mid-run: clear error, and the last checkpoint loads."""
     federation = Federation()
-    with small_disk(federation.state, 60), federation:
+    with small_disk(federation.state), federation:
         run = federation.submit(rounds=ROUNDS)
         run.wait_round(3)
         before = run.round_number
+        shrink(federation.state, 60)
         file = fill(federation.state)
         said = wait_for_text(federation, "No space left", within_s=180)
         kept = run.checkpoint()
@@ -103,10 +110,11 @@ def disk_full_site() -> list[Figure]:
     """A site's disk fills up: it answers with an error, the others go on, and it comes back."""
     federation = Federation()
     folder = federation.folder / "cork"
-    with small_disk(folder, 40), federation:
+    with small_disk(folder), federation:
         run = federation.submit(rounds=ROUNDS)
         run.wait_round(2)
         site = federation.site("cork")
+        shrink(folder, 40)
         file = fill(folder)
         number = run.round_number + 2
         run.wait_round(number, within_s=240)

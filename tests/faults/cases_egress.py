@@ -20,17 +20,26 @@ from tests.faults.hospitals import planted_strings
 from tests.faults.netns import Cell
 from tests.faults.run_folder import RunFolder, broken_rules
 from tests.faults.tcp_proxy import Connection
-from tests.faults.wiretap import ALLOWED_PATHS, Reply, Spoken, all_requests, leaks, replies_of
+from tests.faults.wiretap import (
+    ALLOWED_PATHS,
+    Reply,
+    Spoken,
+    all_requests,
+    leaks,
+    objects_of,
+    replies_of,
+)
 
 WATCHED = "bern"
 ROUNDS = 3
 ARRAYS = {"train": {"parameters": "float32"}, "query.statistics": {"sums": "float64"}}
 """What may be in the ArrayRecord of a reply, by the kind of message."""
-RECORDS = {"arrays", "metrics", "receipt", "report"}
+RECORDS = {"arrays", "metrics", "receipt", "report", "kept"}
 VALUES = {
     "metrics": {"num-examples", "train_loss", "eval_loss", "loss"},
     "receipt": {"binding"},
     "report": {"json"},
+    "kept": {"release"},  # the receipt for a model
 }
 SLACK_BYTES = 64_000
 
@@ -103,7 +112,8 @@ def watch_run(federation: Federation, cell: Cell) -> Seen:
 def judge(seen: Seen) -> list[Figure]:
     """Return the figures of one run; the same for every site, with a gate or without."""
     requests = seen.requests
-    replies = replies_of(requests)
+    replies = replies_of(requests, objects_of(seen.connections))
+    unread = [one.message_type for one in replies if one.error]
     model_bytes = seen.run.model().nbytes
     sizes = [len(one.body) for one in requests if one.path.endswith("/push-object")]
     limit = max(len(replies), 1) * (1.05 * model_bytes + SLACK_BYTES)
@@ -112,6 +122,7 @@ def judge(seen: Seen) -> list[Figure]:
     on_disk = [f"{file.name}" for file in seen.files if leaks(file.read_bytes(), seen.secrets)]
     return [
         is_true("replies were read on the wire", len(replies) > ROUNDS, str(len(replies))),
+        none_of("replies that could not be read", unread),
         none_of("other connections", sorted({str(one) for one in seen.cell.others(seen.port)})),
         none_of("requests that are not allowed", {x.path for x in requests} - ALLOWED_PATHS),
         none_of("names that are not on the list", surprises(replies)),

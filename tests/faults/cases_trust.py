@@ -1,6 +1,7 @@
 """Who may knock: connections with a wrong key, certificate or clock, and sites nobody knows."""
 
 import datetime
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,7 @@ def trust() -> list[Figure]:
         ca = (guest.kit / "ca.crt").read_bytes()
         key = load_key(guest.folder / "site.key")
         other_ca = certificate(federation.folder / "other", days=1).certificate.read_bytes()
+        before = len(logged(federation))
         heard = {
             "plaintext": knock(address, key, None),
             "wrong CA": knock(address, key, other_ca),
@@ -110,7 +112,10 @@ def trust() -> list[Figure]:
             "clock -10 s": knock(address, key, ca, shift_s=10),
             "clock +400 s": knock(address, key, ca, shift_s=-400),
         }
-        figures = [none_of("strangers accepted", [k for k, v in heard.items() if v == ACCEPTED])]
+        time.sleep(2)
+        said = logged(federation)[before:].strip()
+        figures = [is_true(f"the server's log tells of them: {said[:60]!r}", bool(said))]
+        figures.append(none_of("strangers accepted", [k for k in heard if heard[k] == ACCEPTED]))
         figures += [is_true(f"{name}: {why[:70]}", why != ACCEPTED) for name, why in heard.items()]
         figures += sybil(federation)
         figures += expired(federation, guest)
@@ -119,6 +124,11 @@ def trust() -> list[Figure]:
         figures.append(is_true("the right key with the right clock is accepted", accepted))
         figures += revoked(federation, guest, key, ca)
     return figures
+
+
+def logged(federation: Federation) -> str:
+    """Return what the SuperLink and the conductor have logged."""
+    return "".join(p.read_text("utf-8") for p in sorted((federation.state / "logs").glob("*.log")))
 
 
 def sybil(federation: Federation) -> list[Figure]:

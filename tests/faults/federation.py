@@ -363,7 +363,8 @@ class Federation:
 
     def last_words(self, num_lines: int = 25) -> str:
         """Return the ends of all logs, for the message of a failed case."""
-        logs = sorted(self.folder.rglob("*.log"))
+        # Below `logs` the same lines stand once more.
+        logs = sorted(p for p in self.folder.rglob("*.log") if p.parent.name != "logs")
         parts = [f"--- {p.relative_to(self.folder)}\n{_tail(p, num_lines)}" for p in logs]
         return "\n".join(parts)
 

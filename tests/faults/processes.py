@@ -12,6 +12,8 @@ from typing import IO, TypeVar
 
 import psutil
 
+from fedward.common.processes import follow_parent
+
 T = TypeVar("T")
 PARTS = {
     "superlink": "flower-superlink",
@@ -59,7 +61,7 @@ class Tree:
         """Start the command; its output is appended to the log."""
         self._out = self.log.open("ab")
         self.process = subprocess.Popen(
-            self.argv,
+            follow_parent(self.argv),  # nothing is left behind when the tests are killed
             stdout=self._out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -8,13 +8,16 @@ which a secret could hide.
 import base64
 import contextlib
 import gzip
+import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.proto import fleet_pb2, message_pb2
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # no stubs
 
 from tests.faults.tcp_proxy import Connection
 
@@ -34,6 +37,9 @@ ALLOWED_PATHS = {
     )
 }
 """All that a SuperNode with a registered key has to ask for."""
+
+
+NOT_SEEN = "not all of its objects were seen"
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,16 @@ class Reply:
 
 def requests_of(stream: bytes) -> Iterator[Spoken]:
     """Yield the HTTP/1.1 requests of one direction of one connection, whole ones only."""
+    for first, headers, body in _messages_of(stream):
+        method, path, _ = first.split(" ", 2)
+        yield Spoken(method, path, headers, body)
+
+
+def _messages_of(stream: bytes) -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """Yield first line, headers and body of each whole HTTP message."""
     at = 0
     while (end := stream.find(b"\r\n\r\n", at)) >= 0:
         first, *lines = stream[at:end].decode("latin-1").split("\r\n")
-        method, path, _ = first.split(" ", 2)
         pairs = (line.split(":", 1) for line in lines)
         headers = {name.lower(): value.strip() for name, value in pairs}
         if "chunked" in headers.get("transfer-encoding", ""):
@@ -90,7 +102,7 @@ def requests_of(stream: bytes) -> Iterator[Spoken]:
             body, at = stream[end + 4 : end + 4 + length], end + 4 + length
         if at > len(stream):
             return
-        yield Spoken(method, path, headers, body)
+        yield first, headers, body
 
 
 def _chunked(stream: bytes, at: int) -> tuple[bytes, int]:
@@ -110,28 +122,44 @@ def all_requests(connections: Iterable[Connection]) -> list[Spoken]:
     return [spoken for one in connections for spoken in requests_of(bytes(one.up))]
 
 
-def replies_of(spoken: Iterable[Spoken]) -> list[Reply]:
+def objects_of(connections: Iterable[Connection]) -> dict[str, bytes]:
+    """Return all objects that were sent, either way, by the hash that names them.
+
+    What the server holds already is not sent again: a receipt equals the binding that came down.
+    """
+    found: dict[str, bytes] = {}
+    for one in connections:
+        for spoken in requests_of(bytes(one.up)):
+            if spoken.path.endswith("/push-object"):
+                part = message_pb2.PushObjectRequest.FromString(spoken.body)
+                found[part.object_id] = part.object_content
+        for _, headers, body in _messages_of(bytes(one.down)):
+            if "protobuf" in headers.get("content-type", ""):
+                with contextlib.suppress(DecodeError):
+                    content = message_pb2.PullObjectResponse.FromString(body).object_content
+                    found[hashlib.sha256(content).hexdigest()] = content
+    return found
+
+
+def replies_of(spoken: Iterable[Spoken], objects: Mapping[str, bytes]) -> list[Reply]:
     """Return the messages that were pushed, put together again from their objects."""
-    objects: dict[str, bytes] = {}
     pushed: list[tuple[message_pb2.Message, message_pb2.ObjectTree]] = []
     for one in spoken:
-        if one.path.endswith("/push-object"):
-            part = message_pb2.PushObjectRequest.FromString(one.body)
-            objects[part.object_id] = part.object_content
-        elif one.path.endswith("/push-messages"):
+        if one.path.endswith("/push-messages"):
             request = fleet_pb2.PushMessagesRequest.FromString(one.body)
             pushed += zip(request.messages_list, request.message_object_trees, strict=True)
     return [_reply(message, tree, objects) for message, tree in pushed]
 
 
 def _reply(
-    message: message_pb2.Message, tree: message_pb2.ObjectTree, objects: dict[str, bytes]
+    message: message_pb2.Message, tree: message_pb2.ObjectTree, objects: Mapping[str, bytes]
 ) -> Reply:
     kind = message.metadata.message_type
     if message.HasField("error"):
         return Reply(kind, message.error.reason, None)
-    if tree.object_id not in objects:
-        return Reply(kind, "its objects were not seen", None)
+    parts = {part.object_id for part in iterate_object_tree(tree)}
+    if not parts <= set(objects):
+        return Reply(kind, NOT_SEEN, None)
     whole = inflate_object_from_contents(tree.object_id, dict(objects), keep_object_contents=True)
     content = getattr(whole, "content", None)
     return Reply(kind, None, content if isinstance(content, RecordDict) else None)

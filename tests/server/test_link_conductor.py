@@ -22,7 +22,7 @@ PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from fedward.common.errors import QuorumLostError
-from fedward.server.link.run_process import main
+from fedward.server.link import run_process
 
 def rounds(request, here, folder):
     with (folder / "starts.txt").open("a") as file:
@@ -41,7 +41,15 @@ def rounds(request, here, folder):
             pass
         here.grid.get_node_ids()
 
-sys.exit(main(rounds))
+def killed_once(task, kit, accept):
+    marker = Path(__file__).with_name("killed")
+    if '"early"' in task.request and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), 9)
+    return check(task, kit, accept)
+
+check, run_process.check = run_process.check, killed_once
+sys.exit(run_process.main(rounds))
 """
 
 
@@ -162,6 +170,15 @@ def test_a_killed_process_goes_on_in_the_same_folder(coordinator: Coordinator) -
             if found.request.hash == status.request
         ]
     assert [run.run_id for run in one.flower_runs] == [status.flower_run, run_id]
+
+
+def test_a_process_that_is_killed_before_it_has_a_folder_is_started_again(
+    coordinator: Coordinator,
+) -> None:
+    text, _ = submit(coordinator, "early")
+    status = run_to_its_end(coordinator, text)
+    assert status.state == "finished"
+    assert len(starts(coordinator, text)) == 1
 
 
 def test_a_run_that_never_gets_on_is_given_up(coordinator: Coordinator) -> None:
