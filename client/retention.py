@@ -4,6 +4,7 @@ The audit trail is not part of what ages: it holds no patient's data, and cut of
 nothing. It goes only when everything goes.
 """
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedward.client.database import open_database
-from fedward.client.resident.commands import STATE
+from fedward.client.resident.commands import logs_folder, state_folder
 from fedward.client.resident.door import connect
 from fedward.common.config.site import LoadedSite
 from fedward.common.errors import StorageError
@@ -70,7 +71,7 @@ def purge_old(database: Path, days: int) -> list[str]:
 def is_running(site: LoadedSite) -> bool:
     """Return whether the site's worker answers: its files are in use then."""
     try:
-        connect(site.file(STATE) / "socket" / "worker.sock", timeout_s=CONNECT_S).close()
+        connect(state_folder(site) / "socket" / "worker.sock", timeout_s=CONNECT_S).close()
     except OSError:
         return False
     return True
@@ -90,7 +91,8 @@ def everything(site: LoadedSite, *, with_keys: bool = False) -> list[Removed]:
         Removed(database.with_name(database.name + suffix), "database: journal")
         for suffix in ("-wal", "-shm", "-journal")
     ]
-    found.append(Removed(site.file(STATE), "state folder: sockets, logs, process secrets"))
+    found.append(Removed(state_folder(site), "state folder: socket, process secrets"))
+    found.append(Removed(logs_folder(site), "what the site's processes said"))
     if with_keys:
         found.append(Removed(site.file(site.config.key_file), "private key of the site"))
         found.append(Removed(site.file(site.config.id_salt_file), "salt of the patient ids"))
@@ -101,8 +103,15 @@ def purge(entries: list[Removed]) -> Iterator[Removed]:
     """Remove the entries one by one, and yield each once it is gone.
 
     Raises:
-        StorageError: one cannot be removed; those before it are gone.
+        StorageError: this user may not remove one of them, and then nothing is removed; or one
+            cannot be removed for another reason, and those before it are gone.
     """
+    for entry in entries:
+        if not os.access(entry.path.parent, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"{entry.path}: this user may not remove it; nothing was removed. Ask again as a "
+                "user who may, such as root"
+            )
     for entry in entries:
         try:
             if entry.path.is_dir() and not entry.path.is_symlink():

@@ -9,12 +9,15 @@ SHA-256; it is made with the model key of the roster.
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from fedward.common.errors import TrustError
 from fedward.common.flower import fill, view
@@ -138,6 +141,32 @@ class Release:
         if release.header != header:
             raise TrustError("released model: its arrays are not those that its header names")
         return release
+
+
+def release_bytes(release: Release, signature: str) -> bytes:
+    """Return the signed release as a `.safetensors` file, for a site that was away."""
+    arrays: dict[str, npt.NDArray[Any]] = {PARAMETERS: release.parameters}
+    if release.statistics is not None:
+        arrays["statistics"] = release.statistics
+    return save(arrays, metadata={"header": release.header, "signature": signature})
+
+
+def read_release(path: Path) -> tuple[Release, str]:
+    """Return the release in a file and its signature, which is still to be verified.
+
+    Raises:
+        TrustError: there is none, or its arrays are not those that its header names.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise TrustError(f"{path}: cannot be read as a released model") from error
+    if not {"header", "signature"} <= set(facts):
+        raise TrustError(f"{path}: not a released model; take release.safetensors of the run")
+    release = Release.from_parts(facts["header"], arrays.get(PARAMETERS), arrays.get("statistics"))
+    return release, facts["signature"]
 
 
 def sign_release(release: Release, key: EllipticCurvePrivateKey) -> str:

@@ -24,7 +24,7 @@ from fedward.common.deployment import schema_of, study_of
 from fedward.common.keys import load_key, sign
 from fedward.common.kit import Kit
 from fedward.common.records import PARAMETERS
-from fedward.common.release import Release
+from fedward.common.release import Release, release_bytes, sign_release
 from fedward.common.request import RunRequest
 from fedward.common.study import Study
 from fedward.common.weights import save_weights
@@ -35,7 +35,7 @@ from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomical
 from fedward.server.history import History
 from fedward.server.instructions import SelectedSites
 from fedward.server.plan import make_plan
-from fedward.server.release import send_release
+from fedward.server.release import OK, send_release
 from fedward.server.rounds import Outcome, RoundLoop, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.server.summary import summarise
@@ -43,6 +43,8 @@ from fedward.server.summary import summarise
 SITES_WAIT_S = 300.0
 """How long a round waits for enough sites to be connected before it is held without them."""
 RELEASE_WAIT_S = 120.0
+RELEASE_EVERY_S = 20.0
+RELEASE_PATIENCE_S = 180.0
 SAY_EVERY_S = 15.0
 Line = Callable[[str], None]
 
@@ -97,17 +99,30 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
     summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     _write_report(folder)
-    release = _release(study, request, outcome)
-    told = send_release(
-        here.grid,
-        here.nodes,
-        release,
-        load_key(here.kit.model_key_file),
-        timeout_s=RELEASE_WAIT_S,
+    _hand_out(_release(study, request, outcome), here, folder, audit)
+
+
+def _hand_out(release: Release, here: Coordinator, folder: Path, audit: AuditLog) -> None:
+    """Send the model to every site, and again to those that were away; leave it as a file too."""
+    key = load_key(here.kit.model_key_file)
+    write_atomically(
+        folder / "release.safetensors", release_bytes(release, sign_release(release, key))
     )
+    told: dict[str, str] = {}
+    until = time.monotonic() + RELEASE_PATIENCE_S
+    left = dict(here.nodes)
+    while left:
+        told |= send_release(here.grid, left, release, key, timeout_s=RELEASE_WAIT_S)
+        left = {site: node for site, node in left.items() if told[site] != OK}
+        if not left or time.monotonic() > until:
+            break
+        here.on_line(f"the model is tried again in {RELEASE_EVERY_S:g} s: {', '.join(left)} away")
+        time.sleep(RELEASE_EVERY_S)
     audit.write("model-released", release=release.fingerprint, sites=told)
     for site, what in sorted(told.items()):
         here.on_line(f"model to {site}: {what}")
+    if left:
+        here.on_line("give them the run's release.safetensors: fedward model receive")
 
 
 def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does not

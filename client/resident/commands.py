@@ -108,6 +108,16 @@ def _supernode(site: LoadedSite, kit: Kit, shared: StateFolder, port: int) -> Si
     return SiteProcess(SUPERNODE, tuple(map(str, argv)), _QUIET | out)
 
 
+def state_folder(site: LoadedSite) -> Path:
+    """Return where the shared files of a site lie."""
+    return Path(os.environ.get(_PLACE) or site.file(STATE)).absolute()
+
+
+def logs_folder(site: LoadedSite) -> Path:
+    """Return where the three processes of a site write what they say."""
+    return site.file("logs")
+
+
 def prepare_state(site: LoadedSite, kit: Kit, *, only: str | None = None) -> StateFolder:
     """Return the shared files, made where there are none.
 
@@ -120,7 +130,7 @@ def prepare_state(site: LoadedSite, kit: Kit, *, only: str | None = None) -> Sta
         ConfigError: the folder is open to everybody, or a trusted certificate cannot be read.
         StorageError: it cannot be written.
     """
-    folder = Path(os.environ.get(_PLACE) or site.file(STATE)).absolute()
+    folder = state_folder(site)
     shared = StateFolder(
         folder, folder / "superexec.secret", folder / "loopback.crt", folder / "loopback.key",
         folder / "roots.crt" if site.config.ca_file else kit.ca_file.absolute(),

@@ -97,7 +97,7 @@ def _server(args: argparse.Namespace) -> int:
 
 
 def _client(args: argparse.Namespace) -> int:
-    from fedward.client.resident.commands import site_processes
+    from fedward.client.resident.commands import logs_folder, site_processes
     from fedward.common.config.site import load_site_config
     from fedward.common.kit import load_kit
     from fedward.deploy.bundle import bundle_hash
@@ -110,7 +110,7 @@ def _client(args: argparse.Namespace) -> int:
     fatal = _ALONE if args.only else _FATAL
     port = args.port or (SUPERNODE_PORT if args.only else _free_port())
     processes = site_processes(site, kit, accept=bundle_hash(), port=port, only=args.only)
-    logs = site.file("logs")
+    logs = logs_folder(site)
     services = [
         Service(
             process.name,

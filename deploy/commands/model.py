@@ -38,6 +38,15 @@ def add(commands: Commands) -> None:
         examples="  fedward model list --site site.yaml",
     )
     add_site(listing)
+    receive = add_command(
+        verbs,
+        "receive",
+        _receive,
+        about="take a model from a run's release.safetensors, for a site that was away",
+        examples="  fedward model receive release.safetensors --site site.yaml",
+    )
+    receive.add_argument("file", type=Path, metavar="FILE", help="from the coordinator")
+    add_site(receive)
     pull = add_command(
         verbs,
         "pull",
@@ -97,6 +106,29 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  {one.run_key}")
     if not found:
         print("no model yet: the coordinator sends one when a run ends")
+    return 0
+
+
+def _receive(args: argparse.Namespace) -> int:
+    from fedward.client.approvals import RosterPins
+    from fedward.client.models import Models
+    from fedward.common.config.site import load_site_config
+    from fedward.common.errors import TrustError
+    from fedward.common.release import read_release, verify_release
+
+    site = load_site_config(args.site)
+    database = existing_database(site)
+    roster = RosterPins(database).pinned()
+    if roster is None:
+        raise TrustError("this site has not confirmed a roster yet: fedward approve roster")
+    release, signature = read_release(args.file)
+    verify_release(release, signature, roster.model_key)
+    models = Models(database, site.config.site)
+    try:
+        models.keep(release, signature)
+    finally:
+        models.close()
+    print(f"{release.name}: round {release.round} is kept; its signature is the coordinator's")
     return 0
 
 

@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedward.client.audit import read_anchors
 from fedward.client.hospital import Hospital
 from fedward.client.models import Models
 from fedward.common.config.loader import load_run_config
 from fedward.common.config.run import RunConfig
+from fedward.common.errors import QuorumLostError
+from fedward.common.keys import load_key
+from fedward.common.release import read_release, release_bytes, sign_release
+from fedward.deploy.cli import main
+from fedward.server import deployed
 from fedward.server.deployed import Coordinator, run_request
 from fedward.server.history import read_history
 from fedward.simulations.cli import find_config
@@ -100,8 +106,6 @@ def test_heads_of_the_audit_logs_are_anchored_on_both_sides(tmp_path: Path, data
     trail = hospitals["va"].trail
     assert trail.verify(model_key=made.server.roster.model_key) == []
     assert trail.anchors(), "none came back from the coordinator"
-    from fedward.client.audit import read_anchors
-
     seen = read_anchors(tmp_path / "run" / "audit.jsonl", "va")
     assert len(seen) >= 3
     assert trail.verify(seen) == []
@@ -136,8 +140,41 @@ def test_a_request_that_nobody_of_the_roster_signed_reaches_no_patient(
     hospitals = opened(made)
     grid = HospitalGrid(hospitals, forged)
     here = Coordinator(made.server, grid, grid.nodes, lambda line: None)
-    from fedward.common.errors import QuorumLostError
-
     with pytest.raises(QuorumLostError, match="signature"):
         run_request(made.read(text), here, tmp_path / "run")
     assert "let out" not in [entry["event"] for entry in hospitals["va"].trail.entries()]
+
+
+def test_a_site_that_was_away_takes_the_model_from_the_runs_folder(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployed, "RELEASE_EVERY_S", 0.1)
+    monkeypatch.setattr(deployed, "RELEASE_PATIENCE_S", 0.5)
+    made = make_consortium(tmp_path / "c", data_dir)
+    hospitals = opened(made)
+
+    def away(*_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(hospitals["va"], "_receive_model", away)
+    lines = run(made, heart_disease(), tmp_path / "run", hospitals)
+    assert [line for line in lines if line.startswith("model to va: the site could not")]
+    database = made.folder / "va" / "site.sqlite"
+    assert Models(database, "va").entries() == []
+    command = ["model", "receive", str(tmp_path / "run" / "release.safetensors")]
+    assert main([*command, "--site", str(made.site_yaml("va"))]) == 0
+    assert [entry.name for entry in Models(database, "va").entries()] == ["heart-disease"]
+
+
+def test_a_model_that_the_coordinator_did_not_sign_is_not_taken(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_consortium(tmp_path / "c", data_dir)
+    run(made, heart_disease(), tmp_path / "run")
+    release, _ = read_release(tmp_path / "run" / "release.safetensors")
+    forged = tmp_path / "forged.safetensors"
+    key = load_key(made.folder / "anna.key")
+    forged.write_bytes(release_bytes(release, sign_release(release, key)))
+    command = ["model", "receive", str(forged), "--site", str(made.site_yaml("va"))]
+    assert main(command) == 4
+    assert "signature" in capsys.readouterr().err
