@@ -65,6 +65,12 @@ def add(commands: Commands) -> None:
         parser.add_argument("name", metavar="NAME", help="as `fedward model list` shows it")
         add_site(parser)
         parser.add_argument("--out", type=Path, required=True, metavar=what)
+    predict = _add_predict(commands)
+    for parser in (listing, pull, export, predict):
+        parser.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _add_predict(commands: Commands) -> argparse.ArgumentParser:
     predict = add_command(
         commands,
         "predict",
@@ -82,8 +88,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="let the model name a network of its own, which runs code that is installed here",
     )
-    for parser in (listing, pull, export, predict):
-        parser.add_argument("--json", action="store_true", help="for scripts")
+    return predict
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -168,6 +168,8 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         "Seeds" if len(seeds) > 1 else "Seed": ", ".join(dict.fromkeys(seeds)),
         "Repetitions": len(run.repeats) or None,
         "Engine": facts.get("engine"),
+        "Asked for by": facts.get("operator"),
+        "Request": str(facts.get("request", ""))[:16],
         "Created": wording.moment(facts["created"]) if facts.get("created") else None,
         "Duration": None if total is None else wording.duration(float(total)),
         "Peak memory": None if memory is None else wording.size(float(memory)),

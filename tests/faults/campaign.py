@@ -90,6 +90,7 @@ def one_fault(federation: Federation, rng: random.Random, watch: Watch, ends: fl
         "cut": 3,
         "silence": 2,
         "drop": 2,
+        "hang_up": 2,
         "slow": 3,
         "narrow": 2,
     }

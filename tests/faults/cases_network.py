@@ -23,6 +23,7 @@ def network() -> list[Figure]:
         figures += disturb(run, bern, "cut", 20)
         figures += disturb(run, bern, "cut", 90)
         figures += disturb(run, bern, "silence", 40)
+        figures += disturb(run, bern, "hang_up", 10)
         figures += disturb(run, everybody, "cut", 30)
         figures.append(none_of("broken rules", broken_rules(run)))
         federation.stop_run(run)

@@ -35,9 +35,14 @@ class ConnectProxy(TcpProxy):
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
             return None
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await writer.drain()
         return target
+
+    async def _tell(self, writer: asyncio.StreamWriter, *, reached: bool) -> None:
+        if reached:
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
 
 
 def _target(line: str) -> tuple[str, int] | None:

@@ -19,7 +19,7 @@ PARTS = {
     "superlink": "flower-superlink",
     "conductor": "fedward.server.link.conductor",
     "run": "fedward.server.link.run_process",
-    "supernode": "flower-supernode",
+    "supernode": "--auth-supernode-private-key",
     "runner": "fedward.client.resident.runner",
     "worker": "fedward.client.resident.worker",
 }

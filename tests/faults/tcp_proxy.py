@@ -30,6 +30,8 @@ class Line:
     """Of each direction, shared by all connections."""
     is_cut: bool = False
     """Connections end and new ones are refused."""
+    ends_politely: bool = False
+    """A cut ends connections in order (FIN), as a dying server does, instead of by RST."""
     is_silent: bool = False
     """A black hole: everything is accepted and nothing arrives."""
 
@@ -112,6 +114,11 @@ class TcpProxy:
         self.line.is_cut = True
         self._do(self._drop_all())
 
+    def hang_up(self) -> None:
+        """Cut as a dying server does: TLS sees an end of file, also in new handshakes."""
+        self.line.ends_politely = True
+        self.cut()
+
     def silence(self) -> None:
         """Swallow everything until `heal`; connections stay open, as behind a dead router."""
         self.line.is_silent = True
@@ -174,7 +181,10 @@ class TcpProxy:
             pass
         finally:
             self._open.discard(task)
-            _end(writer)
+            if self.line.ends_politely:
+                writer.close()
+            else:
+                _end(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = await self._where_to(reader, writer)
@@ -183,7 +193,12 @@ class TcpProxy:
         seen = Connection(target, writer.get_extra_info("peername")[0])
         self.connections.append(seen)
         context = self.tls.outside() if self.tls else None
-        there, onward = await asyncio.open_connection(*target, ssl=context)
+        try:
+            there, onward = await asyncio.open_connection(*target, ssl=context)
+        except OSError:
+            await self._tell(writer, reached=False)
+            return
+        await self._tell(writer, reached=True)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, onward, seen, "up"))
@@ -198,6 +213,9 @@ class TcpProxy:
     ) -> tuple[str, int] | None:
         """Return where this connection leads; None ends it."""
         return self.target
+
+    async def _tell(self, writer: asyncio.StreamWriter, *, reached: bool) -> None:
+        """Tell the caller whether the target could be reached."""
 
     async def _pump(
         self,

@@ -109,6 +109,18 @@ def test_a_cut_ends_connections_refuses_new_ones_and_heals(proxy: TcpProxy) -> N
         assert exchange(peer, b"back") == b"back"
 
 
+def test_hanging_up_is_an_end_of_file_and_no_reset(proxy: TcpProxy) -> None:
+    with call(proxy.port) as peer:
+        exchange(peer, b"x")
+        proxy.hang_up()
+        assert peer.recv(1) == b""
+    with call(proxy.port) as peer:
+        assert peer.recv(1) == b""
+    proxy.heal()
+    with call(proxy.port) as peer:
+        assert exchange(peer, b"back") == b"back"
+
+
 def hears_nothing(peer: socket.socket) -> bool:
     """Return whether the connection is over."""
     try:
@@ -130,11 +142,16 @@ def test_a_black_hole_keeps_the_connection_and_swallows_the_rest(proxy: TcpProxy
 
 
 def test_a_connect_proxy_opens_only_tunnels_on_its_list(echo: Echo) -> None:
-    with ConnectProxy([echo.address]) as proxy:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        dead: tuple[str, int] = nobody.getsockname()
+    with ConnectProxy([echo.address, dead]) as proxy:
         with call(proxy.port) as peer:
             peer.sendall(f"CONNECT 127.0.0.1:{echo.address[1]} HTTP/1.1\r\n\r\n".encode())
             assert peer.recv(100).startswith(b"HTTP/1.1 200")
             assert exchange(peer, b"through") == b"through"
+        with call(proxy.port) as peer:
+            peer.sendall(f"CONNECT 127.0.0.1:{dead[1]} HTTP/1.1\r\n\r\n".encode())
+            assert peer.recv(100).startswith(b"HTTP/1.1 502")
         for line in ("CONNECT 127.0.0.1:1 HTTP/1.1", "GET http://example.org/ HTTP/1.1"):
             with call(proxy.port) as peer:
                 peer.sendall(f"{line}\r\n\r\n".encode())
