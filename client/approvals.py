@@ -8,6 +8,7 @@ from typing import Literal
 
 from fedward.client.durable import Durable, now
 from fedward.common.errors import ConfigError, RefusedError, TrustError
+from fedward.common.records import WAITS_FOR_APPROVAL
 from fedward.common.request import RunRequest
 from fedward.common.roster import Roster, RosterOperator, RosterSite, differences
 
@@ -84,9 +85,7 @@ class Approvals:
             raise RefusedError(
                 f"run {request.hash} is not on the list of runs that the site has approved"
             )
-        raise RefusedError(
-            f"waits for the approval of the site: fedward approve run {request.hash}"
-        )
+        raise RefusedError(f"{WAITS_FOR_APPROVAL}: fedward approve run {request.hash}")
 
     def approve(self, run_hash: str) -> Approval:
         """Let a run start from now on, and return it.

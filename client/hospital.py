@@ -34,7 +34,7 @@ from fedward.common.config.site import LoadedSite, load_site_config
 from fedward.common.deployment import at_site, study_of
 from fedward.common.errors import ConfigError, FedwardError, RefusedError, TrustError
 from fedward.common.kit import Kit, load_kit
-from fedward.common.records import ANCHOR, read_binding
+from fedward.common.records import ANCHOR, CONSENT_QUERY, read_binding
 from fedward.common.release import RELEASE_QUERY
 from fedward.common.request import RunRequest, read_request
 from fedward.common.study import Kind, Study
@@ -115,6 +115,8 @@ class Hospital:
         self._check(request, payload_bytes=4 * desk.num_parameters * num_vectors)
         self._keep_anchor(message)
         binding = read_binding(message)
+        if message.metadata.message_type == CONSENT_QUERY:
+            return RecordDict({"receipt": binding.to_record()})
         self._messages.begin(
             message.metadata.message_id,
             run_key=binding.run_key,

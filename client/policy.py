@@ -128,7 +128,12 @@ def _schema(asked: Mapping[str, Any], own: TableSchema) -> Iterator[str]:
 
 
 def _rule(what: str, asked: float, limit: str, allowed: float) -> str:
-    return f"{what}: the run asks for {asked:g}, the site allows {allowed:g} ({limit})"
+    return f"{what}: the run asks for {_plain(asked)}, the site allows {_plain(allowed)} ({limit})"
+
+
+def _plain(value: float) -> str:
+    """Return 4180010 in full, and 0.001 short."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _without_privacy(config: Mapping[str, Any]) -> dict[str, Any]:

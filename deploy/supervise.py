@@ -32,6 +32,9 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Say = Callable[[str], None]
 
 
+WAITS_S: tuple[float, ...] = (1, 2, 5, 15, 30)
+
+
 @dataclass(frozen=True)
 class Service:
     """One program to keep running.
@@ -52,7 +55,7 @@ class Service:
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
-    backoff_s: tuple[float, ...] = (1, 2, 5, 15, 30)
+    backoff_s: tuple[float, ...] = WAITS_S
     settle_s: float = 60.0
     fatal_codes: frozenset[int] = frozenset()
     echo: bool = True

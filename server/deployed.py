@@ -32,6 +32,7 @@ from fedward.common.wording import duration, number
 from fedward.server.anchors import Anchors
 from fedward.server.audit import AuditLog
 from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomically
+from fedward.server.consent import wait_for_consent
 from fedward.server.history import History
 from fedward.server.instructions import SelectedSites
 from fedward.server.plan import make_plan
@@ -148,6 +149,8 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         anchors=None if audit is None else _anchors(here.kit, audit, study),
     )
     grid = WaitingGrid(here.grid, plan.sampling.min_replies, on_line=here.on_line)
+    if study.kind == "federated":
+        wait_for_consent(here.grid, plan, on_line=here.on_line)
     history = history or History()
     loop = RoundLoop(
         grid,

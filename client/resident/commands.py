@@ -67,7 +67,7 @@ def site_processes(
         only: the name of one of them, to be started alone; only its own files are made.
 
     Raises:
-        ConfigError: flower-supernode is not installed, or the state folder is open to everybody.
+        ConfigError: the state folder is open to everybody.
         StorageError: the shared files cannot be written.
     """
     shared = prepare_state(site, kit, only=only)
@@ -92,7 +92,7 @@ def site_processes(
 
 def _supernode(site: LoadedSite, kit: Kit, shared: StateFolder, port: int) -> SiteProcess:
     argv = [
-        sys.executable, "-I", _supernode_program(),
+        *_module("supernode"),
         "--superlink", kit.address, "--root-certificates", shared.roots,
         "--auth-supernode-private-key", site.file(site.config.key_file),
         "--isolation", "process", "--host", "127.0.0.1", "--port", port,
@@ -191,11 +191,3 @@ def _module(name: str, *arguments: object) -> list[str]:
     # -I: neither the working directory nor PYTHONPATH can put another module in the way.
     start = [sys.executable, "-I", "-m", f"fedward.client.resident.{name}"]
     return start + [str(argument) for argument in arguments]
-
-
-def _supernode_program() -> Path:
-    # Beside this Python, not the first of that name on PATH.
-    program = Path(sys.executable).with_name("flower-supernode")
-    if not program.is_file():
-        raise ConfigError(f"{program}: not there; install fedward with its dependencies again")
-    return program

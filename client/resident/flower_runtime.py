@@ -14,6 +14,7 @@ from typing import Self
 import httpx
 from flwr.app import Context, Message
 from flwr.common.constant import SubStatus
+from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import (
@@ -21,7 +22,11 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.protobuf.client import (
+    ProtobufCall,
+    ProtobufClientInterceptor,
+    ProtobufRequestContext,
+)
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
@@ -34,6 +39,9 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _HEARTBEAT_S = 10.0
 # A task is offered a moment before its objects are there; who pulls at once waits a whole second.
 _SETTLE_S = 0.3
+STANDS_STILL_S = 60.0
+"""So long nothing of a message may come. A run that ends while its message is on the way leaves
+objects that never come, and Flower would ask for them for two hours."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +57,7 @@ class TaskInput:
 class SiteTask:
     """One claimed task; its token is kept alive as long as the `with` lasts."""
 
-    def __init__(self, client: RuntimeHttpClient, kind: str) -> None:
+    def __init__(self, client: RuntimeHttpClient, kind: str, progress: "_Progress") -> None:
         self.kind = kind
         self.is_lost = False
         """Whether the SuperNode gave the task up, such as for a stopped run."""
@@ -57,6 +65,8 @@ class SiteTask:
         self._done = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._context: Context | None = None
+        self._progress = progress
+        self._is_pulled = False
 
     def __enter__(self) -> Self:
         self._heart.start()
@@ -84,6 +94,7 @@ class SiteTask:
         except httpx.HTTPError as error:
             raise NetworkError(f"the task cannot be pulled: {_told(error)}") from error
         self._context = context
+        self._is_pulled = True
         # The context belongs to a series of runs, the override to this run alone.
         return TaskInput(message, {**context.run_config, **run.override_config}, fab.content)
 
@@ -114,6 +125,8 @@ class SiteTask:
 
     def _beat(self) -> None:
         while not self._done.is_set() and not self.is_lost:
+            if not self._is_pulled and self._progress.stands_still:
+                return  # the run has ended and its objects never come: let the token expire
             try:
                 answer = self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
                 self.is_lost = not answer.success
@@ -154,22 +167,42 @@ class SiteRuntime:
             raise NetworkError(_told(error)) from error
         if not got.HasField("task") or not got.token:
             return None
-        return SiteTask(self._client(RuntimeTokenHttpInterceptor(got.token)), str(got.task.type))
+        progress = _Progress()
+        client = self._client(RuntimeTokenHttpInterceptor(got.token), progress)
+        return SiteTask(client, str(got.task.type), progress)
 
     def close(self) -> None:
         """Close the connection."""
         self._acquiring.close()
 
-    def _client(self, interceptor: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=False,
             root_certificates=self._certificate,
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
-                interceptor,
+                *interceptors,
             ],
         )
+
+
+class _Progress:
+    """Notes when the last object of a message came."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    @property
+    def stands_still(self) -> bool:
+        return time.monotonic() - self._last > STANDS_STILL_S
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        response = call_next(context)
+        is_object = context.rpc_method.endswith("/PullObject") and response.is_success
+        if is_object and PullObjectResponse.FromString(response.content).object_available:
+            self._last = time.monotonic()
+        return response
 
 
 def _told(error: httpx.HTTPError) -> str:

@@ -197,6 +197,9 @@ class SamplingConfig(Section):
     deadline_s: float | None = Field(default=None, gt=0)
     """Seconds until a round closes; later replies are ignored. Not with `inprocess`."""
 
+    wait_for_sites_s: float = Field(default=300.0, ge=0)
+    """At hospitals: how long the start waits, once `min_replies` sites agreed, for the others."""
+
     @model_validator(mode="after")
     def _fraction_or_number(self) -> "SamplingConfig":
         if self.fraction is not None and self.num_sites is not None:

@@ -21,6 +21,9 @@ _FATAL = {
     # Started alone it may come before the SuperNode has made their shared secret: tried again.
     "runner": frozenset({ConfigError.exit_code}),
 }
+# After a crash the SuperLink takes a site back once its heartbeats were missed, within 60 s: asked
+# often until then, seldom later (a revoked key, say).
+_WAITS_S = {"supernode": (2, 8, 8, 8, 8, 8, 8, 8, 30)}
 _ALONE = {"worker": _FATAL["worker"]}
 
 
@@ -101,7 +104,7 @@ def _client(args: argparse.Namespace) -> int:
     from fedward.common.config.site import load_site_config
     from fedward.common.kit import load_kit
     from fedward.deploy.bundle import bundle_hash
-    from fedward.deploy.supervise import Service, Supervisor
+    from fedward.deploy.supervise import WAITS_S, Service, Supervisor
 
     site, kit = load_site_config(args.site), load_kit(args.kit.absolute(), "site")
     _warn_of_expiry(kit)
@@ -117,6 +120,7 @@ def _client(args: argparse.Namespace) -> int:
             process.argv,
             process.env,
             logs / f"{process.name}.log",
+            backoff_s=_WAITS_S.get(process.name, WAITS_S),
             fatal_codes=fatal.get(process.name, frozenset()),
         )
         for process in processes

@@ -53,12 +53,14 @@ def campaign(*, seed: int, minutes: float) -> list[Figure]:
         rate = (calm.round_number - begun) / min(UNDISTURBED_S, minutes * 60)
         federation.stop_run(calm)
         run = federation.submit(rounds=10_000, local=LOCAL)
+        run.wait_round(1)
         watch, done = Watch(run), []
+        before = watch.num_committed()
         ends = time.monotonic() + minutes * 60
         while time.monotonic() < ends:
             done.append(one_fault(federation, rng, watch, ends))
         heal(federation)
-        num_committed = watch.num_committed()
+        num_committed = watch.num_committed() - before
         wanted = rate * minutes * 60
         stood_still = [] if goes_on(run) else [f"round {run.round_number}"]
         federation.stop_run(run)

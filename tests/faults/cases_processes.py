@@ -152,9 +152,10 @@ def kill_server_once(federation: Federation, run: RunFolder, part: str | None) -
     run.wait_end(within_s=400)
     # What a kill costs is training that has to be done again.
     repeated = site.num_started() - begun - (run.config["rounds"] - number)
+    skipped = sum(line["status"] == "skipped" for line in run.closed())
     return [
         at_most(f"{name} killed: next round ends after, s", back_s, 2 * BACK_LIMIT_S),
-        at_most(f"{name} killed: rounds lost", float(repeated), 1),
+        at_most(f"{name} killed: rounds lost", float(repeated + skipped), 1),
     ]
 
 

@@ -1,0 +1,112 @@
+"""Before the first round: which hospitals take part?
+
+A hospital may want a person to look at a run first, which can take days. Until enough hospitals
+have agreed nothing is asked of anyone; who agrees later joins in the round that is held then.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedward.common.errors import QuorumLostError
+from fedward.common.records import CONSENT_QUERY, WAITS_FOR_APPROVAL, Binding
+from fedward.server.plan import Plan
+
+ASK_EVERY_S = 5.0
+SAY_EVERY_S = 600.0
+ANSWER_WITHIN_S = 120.0
+TROUBLE_S = 300.0
+"""How long a start waits for sites that are away or have trouble, without which it cannot begin."""
+
+
+@dataclass
+class Consents:
+    """What the sites have answered so far."""
+
+    agreed: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
+    """Why not, by site."""
+
+    @property
+    def undecided(self) -> set[str]:
+        """The sites at which a person has yet to look."""
+        return {site for site, reason in self.others.items() if WAITS_FOR_APPROVAL in reason}
+
+
+def wait_for_consent(grid: Grid, plan: Plan, *, on_line: Callable[[str], None]) -> Consents:
+    """Return once enough sites agreed, and the others have agreed too or had their time.
+
+    Args:
+        grid: reaches the sites.
+        plan: whose sites are asked; `min_replies` of them are enough.
+        on_line: is told who is waited for.
+
+    Raises:
+        QuorumLostError: too many sites refuse, or are away for too long.
+    """
+    known = Consents()
+    started, enough_since, said = time.monotonic(), None, ("", 0.0)
+    while True:
+        _ask(grid, plan, known)
+        now = time.monotonic()
+        if not known.others:
+            return known
+        text = "; ".join(f"{site} {reason}" for site, reason in sorted(known.others.items()))
+        if text != said[0] or now - said[1] > SAY_EVERY_S:
+            on_line(f"{len(known.agreed)} of {len(plan.nodes)} sites take part; {text}")
+            said = text, now
+        if len(known.agreed) >= plan.sampling.min_replies:
+            enough_since = enough_since or now
+            if now - enough_since >= plan.sampling.wait_for_sites_s:
+                return known
+        possible = len(known.agreed | known.undecided)
+        if possible < plan.sampling.min_replies and now - started > TROUBLE_S:
+            raise QuorumLostError(
+                f"sampling.min_replies is {plan.sampling.min_replies}, and {possible} sites can "
+                f"take part; {text}"
+            )
+        time.sleep(ASK_EVERY_S)
+
+
+def _ask(grid: Grid, plan: Plan, known: Consents) -> None:
+    """Ask those who have not agreed."""
+    asked: dict[int, tuple[str, Binding]] = {}
+    messages = []
+    for site, node in plan.nodes.items():
+        if site in known.agreed:
+            continue
+        binding = Binding(plan.run_key, 0, secrets.token_hex(16), "", plan.manifest_hash)
+        content = RecordDict({"binding": binding.to_record()})
+        messages.append(Message(content, message_type=CONSENT_QUERY, dst_node_id=node))
+        asked[node] = site, binding
+    told = _answers(grid.send_and_receive(messages, timeout=ANSWER_WITHIN_S), asked)
+    for site, _ in asked.values():
+        reason = told.get(site, "does not answer")
+        if reason is None:
+            known.agreed.add(site)
+            known.others.pop(site, None)
+        else:
+            known.others[site] = reason
+
+
+def _answers(
+    replies: Iterable[Message], asked: Mapping[int, tuple[str, Binding]]
+) -> dict[str, str | None]:
+    """Return None for each site that agreed, and the reason of each other one that answered."""
+    told: dict[str, str | None] = {}
+    for reply in replies:
+        found = asked.get(reply.metadata.src_node_id)
+        if found is None:
+            continue
+        site, binding = found
+        if reply.has_error():
+            told[site] = reply.error.reason or "cannot be reached"
+        elif binding.is_in(reply.content.get("receipt")):
+            told[site] = None
+        else:
+            told[site] = "answered something else"
+    return told
