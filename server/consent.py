@@ -37,12 +37,15 @@ class Consents:
         return {site for site, reason in self.others.items() if WAITS_FOR_APPROVAL in reason}
 
 
-def wait_for_consent(grid: Grid, plan: Plan, *, on_line: Callable[[str], None]) -> Consents:
+def wait_for_consent(
+    grid: Grid, plan: Plan, *, wait_s: float, on_line: Callable[[str], None]
+) -> Consents:
     """Return once enough sites agreed, and the others have agreed too or had their time.
 
     Args:
         grid: reaches the sites.
         plan: whose sites are asked; `min_replies` of them are enough.
+        wait_s: how long to wait for the others once there are enough.
         on_line: is told who is waited for.
 
     Raises:
@@ -61,7 +64,7 @@ def wait_for_consent(grid: Grid, plan: Plan, *, on_line: Callable[[str], None]) 
             said = text, now
         if len(known.agreed) >= plan.sampling.min_replies:
             enough_since = enough_since or now
-            if now - enough_since >= plan.sampling.wait_for_sites_s:
+            if now - enough_since >= wait_s:
                 return known
         possible = len(known.agreed | known.undecided)
         if possible < plan.sampling.min_replies and now - started > TROUBLE_S:

@@ -47,6 +47,8 @@ RELEASE_WAIT_S = 120.0
 RELEASE_EVERY_S = 20.0
 RELEASE_PATIENCE_S = 180.0
 SAY_EVERY_S = 15.0
+COMEBACK_S = 90.0
+"""After an interruption, sites have this long to be there again before a round is held without."""
 Line = Callable[[str], None]
 
 
@@ -149,8 +151,6 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         anchors=None if audit is None else _anchors(here.kit, audit, study),
     )
     grid = WaitingGrid(here.grid, plan.sampling.min_replies, on_line=here.on_line)
-    if study.kind == "federated":
-        wait_for_consent(here.grid, plan, on_line=here.on_line)
     history = history or History()
     loop = RoundLoop(
         grid,
@@ -161,8 +161,12 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         on_round=lambda report: here.on_line(describe(report)),
     )
     found = checkpoints.load_newest(strategy) if checkpoints is not None else None
+    wait_s = study.config.sampling.wait_for_sites_s
     if found is not None:
         here.on_line(f"going on after round {found.round_number}")
+        wait_s = min(wait_s, COMEBACK_S)
+    if study.kind == "federated":
+        wait_for_consent(here.grid, plan, wait_s=wait_s, on_line=here.on_line)
     start = found or Progress(0, {PARAMETERS: vector})
     history.forget_after(start.round_number)
     return loop.run(start)

@@ -231,7 +231,8 @@ class RunGrid(HttpGrid):
     def __init__(self, address: str, ca: bytes, token: str, is_over: threading.Event) -> None:
         super().__init__(address, root_certificates=ca, token=token)
         self._is_over = is_over
-        self._retry_invoker = cast("Any", Patience(address, is_over))
+        self._patience = Patience(address, is_over)
+        self._retry_invoker = cast("Any", self._patience)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -239,8 +240,11 @@ class RunGrid(HttpGrid):
         """Send messages and return the replies that came within `timeout` seconds.
 
         Raises:
-            NetworkError: the SuperLink is gone, or an operator stopped the run.
+            NetworkError: the SuperLink is gone or was started again, or an operator stopped the
+                run. Sites that come back too late after a restart would be missing in the round,
+                and the model would be another one: the round is better held again.
         """
+        self._patience.was_away = False
         sent = list(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
         self.push_messages(sent)
@@ -255,6 +259,8 @@ class RunGrid(HttpGrid):
                     # The SuperLink signs its own errors; they are about the one who was asked.
                     reply.metadata.__dict__["_src_node_id"] = node
                 replies.append(reply)
+            if self._patience.was_away:
+                raise NetworkError(f"coordinator {self._addr}: was started again in mid-round")
             if not missing or (deadline is not None and time.monotonic() >= deadline):
                 break
             if self._is_over.wait(POLL_S):
@@ -267,6 +273,8 @@ class Patience:
 
     def __init__(self, address: str, is_over: threading.Event) -> None:
         self._address, self._is_over = address, is_over
+        self.was_away = False
+        """Whether a connection was refused since somebody last set this to False."""
 
     def invoke(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Return what `call` returns.
@@ -286,6 +294,7 @@ class Patience:
                 if status not in _WORTH_A_RETRY or time.monotonic() > end:
                     raise network_error(self._address, error) from error
             except httpx.TransportError as error:
+                self.was_away |= isinstance(error, httpx.ConnectError)
                 if time.monotonic() > end or isinstance(error.__cause__, ssl.SSLError):
                     raise network_error(self._address, error) from error
             if self._is_over.wait(wait_s):
