@@ -42,8 +42,9 @@ check: $(DEV_STAMP) ## style, types and import rules
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(DEV_STAMP) ## the benchmarks: tables with ratios measured in one run
+bench: $(DEV_STAMP) ## the benchmarks and the fault campaign: two tables, about an hour and a half
 	$(PY) -m tests.benchmarks $(ARGS)
+	$(PY) -m tests.faults
 
 hashed-lock: $(TOOLS) ## requirements-hashed.lock: every file's hash (PIP_EXTRA_INDEX_URL: PyTorch's CPU index)
 	{ sed -n '/^[^#]/q;p' requirements-hashed.lock; \

@@ -193,9 +193,10 @@ class Hospital:
         raise RefusedError("the message is about another run than the request that came with it")
 
     def _study(self, request: RunRequest, kind: Kind) -> Study:
+        schema = self._schema  # not below: an error about the site's own file stays here
         try:
             study = study_of(
-                request, kind, schema=self._schema, own_models=bool(self.site.config.plugins)
+                request, kind, schema=schema, own_models=bool(self.site.config.plugins)
             )
             return at_site(study)
         except ConfigError as error:

@@ -39,7 +39,7 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _HEARTBEAT_S = 10.0
 # A task is offered a moment before its objects are there; who pulls at once waits a whole second.
 _SETTLE_S = 0.3
-STANDS_STILL_S = 60.0
+STANDS_STILL_S = 30.0
 """So long nothing of a message may come. A run that ends while its message is on the way leaves
 objects that never come, and Flower would ask for them for two hours."""
 
@@ -199,9 +199,12 @@ class _Progress:
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         response = call_next(context)
-        is_object = context.rpc_method.endswith("/PullObject") and response.is_success
-        if is_object and PullObjectResponse.FromString(response.content).object_available:
+        if not context.rpc_method.endswith("/PullObject") or not response.is_success:
+            return response
+        if PullObjectResponse.FromString(response.content).object_available:
             self._last = time.monotonic()
+        elif self.stands_still:
+            raise httpx.ReadTimeout("a part of the message never came", request=context.request)
         return response
 
 
