@@ -34,6 +34,8 @@ CONSENT_QUERY = "query.consent"
 """Asks whether a site takes part in a run, before anything else is asked of it."""
 WAITS_FOR_APPROVAL = "waits for the approval of the site"
 """In the answer of a site where a person has not decided yet; any other refusal is final."""
+REFUSED = "refused:"
+"""Begins the answer of a site whose rules do not allow what was asked."""
 ANCHOR = "anchor"
 """A record with the head of the site's audit log as the coordinator saw and signed it."""
 

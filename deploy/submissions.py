@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from fedward.common.errors import ConfigError, NetworkError, TrustError
 from fedward.common.kit import Kit
+from fedward.common.operator_auth import Signer
 from fedward.common.request import RunRequest, read_request
 from fedward.server.link.flower_control import Control, RunInfo
 
@@ -78,9 +81,10 @@ class Submission:
         }
 
 
-def control_of(kit: Kit) -> Control:
-    """Return a connection to the coordinator of this kit."""
-    return Control(kit.address, kit.ca_file.read_bytes())
+def control_of(kit: Kit, key: ec.EllipticCurvePrivateKey) -> Control:
+    """Return a connection to the coordinator of this kit, for its operator, whose key it is."""
+    signer = Signer(kit.name, kit.consortium, key)
+    return Control(kit.address, kit.ca_file.read_bytes(), signer)
 
 
 def submissions(control: Control, kit: Kit) -> list[Submission]:
@@ -132,9 +136,9 @@ def stop(control: Control, kit: Kit, name: str) -> Submission:
 class Follower:
     """Shows a run's log as it grows, across interruptions of the run and of the coordinator."""
 
-    def __init__(self, kit: Kit, name: str, say: Say) -> None:
+    def __init__(self, kit: Kit, key: ec.EllipticCurvePrivateKey, *, name: str, say: Say) -> None:
         """Keep what to follow; `say` gets pieces of text that may span several lines."""
-        self._kit, self._name, self._say = kit, name, say
+        self._kit, self._key, self._name, self._say = kit, key, name, say
         self._shown: dict[int, int] = {}
 
     def until_over(self) -> Submission:
@@ -160,7 +164,7 @@ class Follower:
             time.sleep(_POLL_S)
 
     def _once(self) -> Submission:
-        with control_of(self._kit) as control:
+        with control_of(self._kit, self._key) as control:
             found = find(control, self._kit, self._name)
             for run in reversed(found.flower_runs):
                 if run.status in {"running", "finished"}:

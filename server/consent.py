@@ -13,12 +13,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedward.common.errors import QuorumLostError
-from fedward.common.records import CONSENT_QUERY, WAITS_FOR_APPROVAL, Binding
+from fedward.common.records import CONSENT_QUERY, REFUSED, WAITS_FOR_APPROVAL, Binding
 from fedward.server.plan import Plan
 
 ASK_EVERY_S = 5.0
 SAY_EVERY_S = 600.0
-ANSWER_WITHIN_S = 120.0
+ANSWER_WITHIN_S = 60.0
 TROUBLE_S = 300.0
 """How long a start waits for sites that are away or have trouble, without which it cannot begin."""
 
@@ -35,6 +35,12 @@ class Consents:
     def undecided(self) -> set[str]:
         """The sites at which a person has yet to look."""
         return {site for site, reason in self.others.items() if WAITS_FOR_APPROVAL in reason}
+
+    @property
+    def lost(self) -> set[str]:
+        """The sites whose rules do not allow the run."""
+        refused = {site for site, reason in self.others.items() if reason.startswith(REFUSED)}
+        return refused - self.undecided
 
 
 def wait_for_consent(
@@ -66,11 +72,11 @@ def wait_for_consent(
             enough_since = enough_since or now
             if now - enough_since >= wait_s:
                 return known
-        possible = len(known.agreed | known.undecided)
-        if possible < plan.sampling.min_replies and now - started > TROUBLE_S:
+        lost = known.lost if now - started < TROUBLE_S else set(known.others) - known.undecided
+        if len(plan.nodes) - len(lost) < plan.sampling.min_replies:
             raise QuorumLostError(
-                f"sampling.min_replies is {plan.sampling.min_replies}, and {possible} sites can "
-                f"take part; {text}"
+                f"sampling.min_replies is {plan.sampling.min_replies}, and "
+                f"{len(plan.nodes) - len(lost)} sites can take part; {text}"
             )
         time.sleep(ASK_EVERY_S)
 

@@ -10,6 +10,7 @@ import traceback
 from pathlib import PurePath
 
 from fedward.common.errors import FedwardError, RefusedError
+from fedward.common.records import REFUSED
 
 MAX_REASON_CHARACTERS = 1000
 _FRAMES = 8
@@ -17,7 +18,7 @@ _FRAMES = 8
 
 def refusal(error: RefusedError) -> str:
     """Return what the coordinator is told of a request that the site's rules do not allow."""
-    return one_line(f"refused: {error}")
+    return one_line(f"{REFUSED} {error}")
 
 
 def failure(error: BaseException, log: logging.Logger) -> str:

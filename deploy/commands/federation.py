@@ -43,7 +43,9 @@ def add(commands: Commands) -> None:
         "--state", type=Path, required=True, metavar="DIR", help="runs, logs and bookkeeping"
     )
     server.add_argument(
-        "--listen", metavar="HOST:PORT", help="default: all addresses, the port in the roster"
+        "--listen",
+        metavar="HOST:PORT",
+        help="for hospitals and operators; default: all addresses, the port in the roster",
     )
     client = add_command(
         commands,
@@ -74,27 +76,27 @@ def _server(args: argparse.Namespace) -> int:
     from fedward.deploy.bundle import bundle
     from fedward.deploy.supervise import Service, Supervisor
     from fedward.server.link.conductor import conductor_command
-    from fedward.server.link.superlink import environment, local_address, superlink_command
+    from fedward.server.link.front import front_command
+    from fedward.server.link.superlink import environment, superlink_command, superlink_port
 
     kit = load_kit(args.kit.absolute(), "server")
     _warn_of_expiry(kit)
     state = _own_folder(args.state)
     listen = args.listen or f"0.0.0.0:{kit.port}"
-    argv, env = superlink_command(kit, state, listen)
+    superlink = f"127.0.0.1:{superlink_port(state)}"
+    argv, env = superlink_command(kit, state, superlink)
     bundle_file = state / "bundle.fab"
     write_private(bundle_file, bundle())
-    conductor = conductor_command(kit, state, local_address(listen), bundle_file)
     logs = state / "logs"
     _say(f"coordinator of {kit.consortium}, {listen}; Ctrl-C ends it, runs go on at the next start")
-    services = [
-        Service("superlink", argv, env, logs / "superlink.log"),
-        Service(
-            "conductor",
-            conductor,
-            environment(state),
-            logs / "conductor.log",
-            fatal_codes=frozenset({ConfigError.exit_code}),
-        ),
+    ours = {
+        "front": front_command(kit, listen, superlink),
+        "conductor": conductor_command(kit, state, superlink, bundle_file),
+    }
+    fatal = frozenset({ConfigError.exit_code})
+    services = [Service("superlink", argv, env, logs / "superlink.log")] + [
+        Service(name, command, environment(state), logs / f"{name}.log", fatal_codes=fatal)
+        for name, command in ours.items()
     ]
     return Supervisor(services, _say).run()
 

@@ -28,10 +28,7 @@ def add(commands: Commands) -> None:
         commands, "submit", _submit, about="sign a run and ask the sites for it", examples=_SUBMIT
     )
     submit.add_argument("config", metavar="CONFIG", help="a run.yaml, or a shipped configuration")
-    _add_kit(submit)
-    submit.add_argument(
-        "--key", type=Path, required=True, metavar="FILE", help="the operator's private key"
-    )
+    _add_kit_and_key(submit)
     submit.add_argument(
         "--set",
         action="append",
@@ -47,69 +44,71 @@ def add(commands: Commands) -> None:
         "runs",
         _runs,
         about="the coordinator's newest runs",
-        examples="  fedward runs --kit kits/operator-anna",
+        examples="  fedward runs --kit kits/operator-anna --key anna.key",
     )
-    _add_kit(runs)
+    _add_kit_and_key(runs)
     runs.add_argument("--json", action="store_true", help="for scripts")
     stop = add_command(
         commands,
         "stop",
         _stop,
         about="end a run for good",
-        examples="  fedward stop 3f2a91c0 --kit kits/operator-anna",
+        examples="  fedward stop 3f2a91c0 --kit kits/operator-anna --key anna.key",
     )
     stop.add_argument("run", metavar="RUN", help="as `fedward runs` shows it")
-    _add_kit(stop)
+    _add_kit_and_key(stop)
     logs = add_command(
         commands,
         "logs",
         _logs,
         about="what a run has said so far",
-        examples="  fedward logs 3f2a91c0 --kit kits/operator-anna --follow",
+        examples="  fedward logs 3f2a91c0 --kit kits/operator-anna --key anna.key --follow",
     )
     logs.add_argument("run", metavar="RUN", help="as `fedward runs` shows it")
-    _add_kit(logs)
+    _add_kit_and_key(logs)
     logs.add_argument("--follow", action="store_true", help="wait for more until the run is over")
 
 
-def _add_kit(parser: argparse.ArgumentParser) -> None:
+def _add_kit_and_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kit", type=Path, required=True, metavar="KIT", help="the operator's folder"
+    )
+    parser.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="the operator's private key"
     )
 
 
 def _submit(args: argparse.Namespace) -> int:
     from fedward.common.config.loader import load_run_config
     from fedward.common.deployment import make_request
-    from fedward.common.keys import load_key
     from fedward.common.request import sign_request
     from fedward.deploy.bundle import bundle
     from fedward.deploy.submissions import control_of
     from fedward.simulations.cli import find_config
 
-    kit, key = _operator_kit(args.kit), load_key(args.key)
-    _check_key(kit, key, args.key)
+    kit, key = _kit_and_key(args)
     path = find_config(args.config)
     loaded = load_run_config(path, args.overrides)
     request = make_request(loaded.config, kit.name, base_dir=path.parent, consortium=kit.consortium)
-    with control_of(kit) as control:
+    with control_of(kit, key) as control:
         run_id = control.start_run(bundle(), sign_request(request, key))
     if args.wait:
         print(f"run {request.hash[:8]} submitted", file=sys.stderr)
-        return _follow(kit, request.hash, as_json=args.json)
+        return _follow(kit, key, name=request.hash, as_json=args.json)
     submitted = {"run": request.hash[:8], "request": request.hash, "flower_run": run_id}
     if args.json:
         print(json.dumps(submitted))
     else:
-        print(f"{request.hash[:8]}\nfollow it: fedward logs {request.hash[:8]} --follow")
+        more = f"fedward logs {request.hash[:8]} --kit {args.kit} --key {args.key} --follow"
+        print(f"{request.hash[:8]}\nfollow it: {more}")
     return 0
 
 
 def _runs(args: argparse.Namespace) -> int:
     from fedward.deploy.submissions import control_of, submissions
 
-    kit = _operator_kit(args.kit)
-    with control_of(kit) as control:
+    kit, key = _kit_and_key(args)
+    with control_of(kit, key) as control:
         found = submissions(control, kit)
     if args.json:
         print(json.dumps([one.as_dict() for one in found], indent=1))
@@ -124,8 +123,8 @@ def _runs(args: argparse.Namespace) -> int:
 def _stop(args: argparse.Namespace) -> int:
     from fedward.deploy.submissions import control_of, stop
 
-    kit = _operator_kit(args.kit)
-    with control_of(kit) as control:
+    kit, key = _kit_and_key(args)
+    with control_of(kit, key) as control:
         print(_line(stop(control, kit, args.run)))
     return 0
 
@@ -133,10 +132,10 @@ def _stop(args: argparse.Namespace) -> int:
 def _logs(args: argparse.Namespace) -> int:
     from fedward.deploy.submissions import control_of, find
 
-    kit = _operator_kit(args.kit)
+    kit, key = _kit_and_key(args)
     if args.follow:
-        return _follow(kit, args.run, as_json=False)
-    with control_of(kit) as control:
+        return _follow(kit, key, name=args.run, as_json=False)
+    with control_of(kit, key) as control:
         for run in reversed(find(control, kit, args.run).flower_runs):
             if run.status in {"running", "finished"}:
                 for piece in control.logs(run.run_id):
@@ -144,13 +143,14 @@ def _logs(args: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(kit: "Kit", name: str, *, as_json: bool) -> int:
+def _follow(kit: "Kit", key: "ec.EllipticCurvePrivateKey", *, name: str, as_json: bool) -> int:
     from fedward.deploy.submissions import Follower
 
     shown = sys.stderr if as_json else sys.stdout
-    over = Follower(
-        kit, name, lambda text: print(text, end="", file=shown, flush=True)
-    ).until_over()
+    follower = Follower(
+        kit, key, name=name, say=lambda text: print(text, end="", file=shown, flush=True)
+    )
+    over = follower.until_over()
     code, message = over.outcome
     if as_json:
         print(json.dumps(over.as_dict(), indent=1))
@@ -167,14 +167,16 @@ def _line(one: "Submission") -> str:
     )
 
 
-def _operator_kit(folder: Path) -> "Kit":
+def _kit_and_key(args: argparse.Namespace) -> tuple["Kit", "ec.EllipticCurvePrivateKey"]:
+    from fedward.common.keys import load_key
     from fedward.common.kit import expiry_warning, load_kit
 
-    kit = load_kit(folder.absolute(), "operator")
+    kit, key = load_kit(args.kit.absolute(), "operator"), load_key(args.key)
+    _check_key(kit, key, args.key)
     warning = expiry_warning(kit, datetime.datetime.now(datetime.UTC))
     if warning is not None:
         print(f"warning: {warning}", file=sys.stderr)
-    return kit
+    return kit, key
 
 
 def _check_key(kit: "Kit", key: "ec.EllipticCurvePrivateKey", path: Path) -> None:

@@ -1,8 +1,9 @@
 """The SuperLink's Control API: runs and sites as Flower counts them.
 
 What is private in flwr 1.41 and needed to steer a SuperLink is imported here; what a run needs
-while it goes on is in `flower_runtime`. Flower's Control API asks for no login. It is not what
-sites trust: they trust the signature inside the request.
+while it goes on is in `flower_runtime`. Flower's Control API asks for no login: our own processes
+reach it on the loopback address, operators through the front, which wants each call signed. Sites
+trust neither: they trust the signature inside the request.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,9 +30,11 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.proto.transport_pb2 import Scalar
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import FlowerError
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from fedward.common.errors import NetworkError, TrustError
 from fedward.common.keys import public_text, read_public
+from fedward.common.operator_auth import Signer
 
 REQUEST_KEY = "request"
 RECENT_RUNS = 50
@@ -88,16 +91,20 @@ class NodeState:
 class Control:
     """A connection to a SuperLink's Control API, over TLS."""
 
-    def __init__(self, address: str, ca: bytes) -> None:
+    def __init__(self, address: str, ca: bytes, signer: Signer | None = None) -> None:
         """Keep where to connect; the first call connects.
 
         Args:
             address: host:port.
             ca: PEM certificate of the authority that issued the SuperLink's certificate.
+            signer: signs each call, as the front wants it; the SuperLink itself wants none.
         """
         self._address = address
         self._client = ControlHttpClient.from_server_address(
-            server_address=address, insecure=False, root_certificates=ca, interceptors=[]
+            server_address=address,
+            insecure=False,
+            root_certificates=ca,
+            interceptors=[] if signer is None else [_Signing(signer)],
         )
 
     def start_run(self, bundle: bytes, request: str) -> int:
@@ -206,13 +213,27 @@ class Control:
             raise network_error(self._address, error) from error
 
 
+class _Signing:
+    """Adds an operator's signature to each call."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Sign the call and make it."""
+        request = context.request
+        request.headers.update(self._signer.headers(request.url.path, request.content))
+        return call_next(context)
+
+
 def network_error(address: str, error: httpx.HTTPError) -> NetworkError:
     """Return the error to show for a call to the coordinator at `address` that failed."""
     if isinstance(error, httpx.HTTPStatusError):
         answer = error.response
         said = FlowerError.from_json(answer.text)
         why = said.message if said is not None else f"HTTP status {answer.status_code}"
-        return NetworkError(f"coordinator {address} refuses: {why}")
+        kind = TrustError if answer.status_code == httpx.codes.FORBIDDEN else NetworkError
+        return kind(f"coordinator {address} refuses: {why}")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return TrustError(
             f"coordinator {address}: its certificate is not trusted ({error}); "

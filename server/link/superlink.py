@@ -1,9 +1,11 @@
 """How the SuperLink is started, and whether it answers."""
 
 import secrets
+import socket
 import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ from fedward.common.kit import Kit
 from fedward.server.link.flower_control import network_error
 
 SECRET_BYTES = 32
+_PORTS = range(20_000, 32_000)
 _SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -31,7 +34,7 @@ def superlink_command(kit: Kit, state: Path, listen: str) -> tuple[list[str], di
     Args:
         kit: the server's.
         state: folder of all that the coordinator keeps.
-        listen: host:port for sites and operators; the only port.
+        listen: host:port; on the loopback address, behind the front.
     """
     host, port = split_address(listen)
     program = Path(sys.executable).with_name("flower-superlink")
@@ -65,12 +68,32 @@ def secret_file(state: Path) -> Path:
     return path
 
 
-def local_address(listen: str) -> str:
-    """Return host:port under which this machine reaches a service that listens on `listen`."""
-    host, port = split_address(listen)
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return f"127.0.0.1:{port}"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def superlink_port(state: Path) -> int:
+    """Return the port of the SuperLink on the loopback address, the same at every start.
+
+    Another one only if somebody else uses it meanwhile. Below those that Linux gives to outgoing
+    connections, one of which could hold it while the SuperLink is started again.
+    """
+    path = state / "superlink.port"
+    with suppress(OSError, ValueError):
+        kept = int(path.read_text(encoding="ascii"))
+        if _is_free(kept):
+            return kept
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        if _is_free(port):
+            write_private(path, f"{port}\n".encode("ascii"))
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -60,22 +60,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def fedward(server: Server, *arguments: str) -> int:
     """Run an operator's command in this process and return its exit code."""
-    return main([*arguments, "--kit", str(server.coordinator.operator_kit.folder)])
+    key = [] if "--key" in arguments else ["--key", str(server.coordinator.folder / "anna.key")]
+    return main([*arguments, *key, "--kit", str(server.coordinator.operator_kit.folder)])
 
 
 def submit(server: Server, capsys: pytest.CaptureFixture[str]) -> str:
     """Submit a run and return its short name."""
-    folder = server.coordinator.folder
-    code = fedward(
-        server,
-        "submit",
-        str(RUN),
-        "--set",
-        "baselines=[]",
-        "--key",
-        str(folder / "anna.key"),
-        "--json",
-    )
+    code = fedward(server, "submit", str(RUN), "--set", "baselines=[]", "--json")
     captured = capsys.readouterr()
     assert code == 0, captured.err
     return str(json.loads(captured.out)["run"])
@@ -107,6 +98,12 @@ def test_a_run_survives_crashes_until_its_operator_stops_it(
     assert "superlink: was killed by signal 9; starts again in 1 s" in server.output.read_text()
     wait_until(lambda: len(listed(server, capsys, run)["flower_runs"]) == 2)
     wait_until(lambda: said(server, capsys, run))
+    front, child = server.pid("link.front"), server.pid("run_process")
+    assert front is not None
+    os.kill(front, signal.SIGKILL)
+    wait_until(lambda: server.pid("link.front") not in {None, front})
+    wait_until(lambda: fedward(server, "runs") == 0)
+    assert server.pid("run_process") == child  # a run does not need the front
     assert fedward(server, "stop", run) == 0
     assert f"{run}  stopped" in capsys.readouterr().out
     assert fedward(server, "stop", run) == 2
@@ -130,6 +127,23 @@ def test_another_operators_key_is_noticed_before_anything_is_sent(
     code = fedward(server, "submit", str(RUN), "--key", str(folder / "eve.key"))
     assert code == 4
     assert "not the key of operator anna" in capsys.readouterr().err
+
+
+def test_only_the_front_can_be_reached_from_another_machine(server: Server) -> None:
+    listening = {
+        (connection.laddr.ip, child.pid)
+        for child in psutil.Process(server.process.pid).children(recursive=True)
+        for connection in child.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    # Tests listen on the loopback address; only the front was told where.
+    assert {ip for ip, pid in listening if pid != server.pid("link.front")} == {"127.0.0.1"}
+    ports = {
+        c.laddr.port
+        for c in psutil.Process(server.pid("link.front")).net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    }
+    assert ports == {server.coordinator.port}
 
 
 def test_the_coordinators_folder_holds_no_readable_secret(server: Server) -> None:

@@ -14,7 +14,7 @@ from fedward.common.config.loader import load_run_config
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import QuorumLostError
 from fedward.common.keys import load_key
-from fedward.common.release import read_release, release_bytes, sign_release
+from fedward.common.release import read_release, release_parts, sign_release
 from fedward.deploy.cli import main
 from fedward.server import deployed
 from fedward.server.deployed import Coordinator, run_request
@@ -174,7 +174,7 @@ def test_a_model_that_the_coordinator_did_not_sign_is_not_taken(
     release, _ = read_release(tmp_path / "run" / "release.safetensors")
     forged = tmp_path / "forged.safetensors"
     key = load_key(made.folder / "anna.key")
-    forged.write_bytes(release_bytes(release, sign_release(release, key)))
+    forged.write_bytes(b"".join(release_parts(release, sign_release(release, key))))
     command = ["model", "receive", str(forged), "--site", str(made.site_yaml("va"))]
     assert main(command) == 4
     assert "signature" in capsys.readouterr().err

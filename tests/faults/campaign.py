@@ -89,6 +89,7 @@ def one_fault(federation: Federation, rng: random.Random, watch: Watch, ends: fl
         "kill supernode": 3,
         "kill run": 1,
         "kill superlink": 1,
+        "kill front": 1,
         "cut": 3,
         "silence": 2,
         "drop": 2,
@@ -101,7 +102,7 @@ def one_fault(federation: Federation, rng: random.Random, watch: Watch, ends: fl
     verb, _, part = kind.partition(" ")
     try:
         if verb == "kill":
-            (federation.kill_server if part in {"run", "superlink"} else site.kill)(part)
+            (federation.kill_server if part in {"run", "superlink", "front"} else site.kill)(part)
         elif kind == "slow":
             way(site).line.latency_s = rng.uniform(0.05, 1.0)
         elif kind == "narrow":

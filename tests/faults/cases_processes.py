@@ -125,7 +125,7 @@ def server_killed() -> list[Figure]:
         undisturbed = federation.submit(**plan)
         undisturbed.wait_end(within_s=300)
         figures.append(is_true("undisturbed run finishes", finished(undisturbed)))
-        for part in ("superlink", "run", None):
+        for part in ("superlink", "front", "run", None):
             run = federation.submit(**plan)
             figures += kill_server_once(federation, run, part)
             same = finished(run) and np.array_equal(run.model(), undisturbed.model())

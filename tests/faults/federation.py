@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import yaml
 
+from fedward.server.link.superlink import wait_healthy
 from tests.faults.connect_proxy import ConnectProxy
 from tests.faults.hospitals import NUM_PATIENTS, write_rows
 from tests.faults.processes import Tree, run_command, wait_for
@@ -40,7 +41,12 @@ RUN: dict[str, Any] = {
     "strategy": {"name": "fedavg"},
     "rounds": 5,
     "local": {"epochs": 1, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.05},
-    "sampling": {"min_replies": 2, "deadline_s": 60.0, "max_skipped_rounds": 20},
+    "sampling": {
+        "min_replies": 2,
+        "deadline_s": 60.0,
+        "max_skipped_rounds": 20,
+        "wait_for_sites_s": 90.0,
+    },
 }
 SLOW_LOCAL = {"epochs": 80, "batch_size": 1}
 """Local work of some seconds, so that a round has a middle."""
@@ -290,11 +296,13 @@ class Federation:
         return run_command([FEDWARD, *arguments], self.env, within_s=within_s)
 
     def start_server(self) -> None:
-        """Start `fedward server`, and return when its port answers."""
+        """Start `fedward server`, and return when it answers."""
         command = [FEDWARD, "server", "--kit", str(self.kits / "server"), "--state"]
         command += [str(self.state), "--listen", f"127.0.0.1:{self.listen_port}"]
         self.server = Tree(command, self.folder / "server.log", self.env).start()
         wait_for(lambda: answers(self.listen_port), "the server's port", within_s=60)
+        ca = (self.kits / "server" / "ca.crt").read_bytes()
+        wait_healthy(f"127.0.0.1:{self.listen_port}", ca, within_s=60)
         if self.listen_port != self.port and self.tap is None:
             kit = self.kits / "server"
             tls = Terminated(kit / "server.crt", kit / "server.key", kit / "ca.crt")
@@ -331,6 +339,11 @@ class Federation:
         """The operator's kit."""
         return self.kits / f"operator-{OPERATOR}"
 
+    @property
+    def as_operator(self) -> list[str]:
+        """The options that say who the operator is."""
+        return ["--kit", str(self.operator_kit), "--key", str(self.operator_key)]
+
     def submit(self, **changes: Any) -> RunFolder:
         """Submit the standard run with changes, and return its folder at the coordinator."""
         self._num_submitted += 1
@@ -343,8 +356,7 @@ class Federation:
         file = self.folder / f"run-{self._num_submitted}.yaml"
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         known = set(self.run_folders())
-        arguments = ["--kit", str(self.operator_kit), "--key", str(self.operator_key)]
-        self.fedward("submit", str(file), *arguments)
+        self.fedward("submit", str(file), *self.as_operator)
         folder = wait_for(
             lambda: sorted(set(self.run_folders()) - known), "the run's folder", within_s=60
         )[0]
@@ -352,7 +364,7 @@ class Federation:
 
     def stop_run(self, run: RunFolder) -> None:
         """Let the operator stop a run that has served its purpose."""
-        self.fedward("stop", run.status["request"][:8], "--kit", str(self.operator_kit))
+        self.fedward("stop", run.status["request"][:8], *self.as_operator)
 
     def run_folders(self) -> list[Path]:
         """Return the folders of all runs so far."""

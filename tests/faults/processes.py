@@ -17,6 +17,7 @@ from fedward.common.processes import follow_parent
 T = TypeVar("T")
 PARTS = {
     "superlink": "flower-superlink",
+    "front": "fedward.server.link.front",
     "conductor": "fedward.server.link.conductor",
     "run": "fedward.server.link.run_process",
     "supernode": "--auth-supernode-private-key",

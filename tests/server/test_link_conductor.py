@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedward.common.keys import load_key
 from fedward.common.request import RunRequest
 from fedward.deploy.bundle import bundle
 from fedward.deploy.submissions import Follower, find, stop, submissions
@@ -239,7 +240,9 @@ def test_runs_go_on_without_the_superlinks_database(coordinator: Coordinator) ->
 def test_an_operator_follows_a_run_across_an_interruption(coordinator: Coordinator) -> None:
     text, _ = submit(coordinator, "killed")
     said: list[str] = []
-    follower = Follower(coordinator.operator_kit, request_of(text).hash, said.append)
+    key = load_key(coordinator.folder / "anna.key")
+    name = request_of(text).hash
+    follower = Follower(coordinator.operator_kit, key, name=name, say=said.append)
     with conducting(coordinator, coordinator.folder / "program.py") as until:
         until(lambda: ended(coordinator, text))
     assert follower.until_over().state == "finished"

@@ -1,6 +1,7 @@
 """Control API, registrations and the Runtime API of a real SuperLink."""
 
 import hashlib
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,10 @@ from fedward.server.link.flower_control import Control
 from fedward.server.link.flower_runtime import Runtime, Task, TaskLink
 from fedward.server.link.run_process import check
 from fedward.server.link.superlink import (
-    local_address,
     secret_file,
     split_address,
     superlink_command,
+    superlink_port,
     wait_healthy,
 )
 from tests.server.coordinator import Coordinator, free_port, wait_until
@@ -247,16 +248,15 @@ def test_no_secret_is_on_the_command_line(superlink: Coordinator) -> None:
     assert secret_file(superlink.state).stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.parametrize(
-    ("listen", "local"),
-    [
-        ("0.0.0.0:8443", "127.0.0.1:8443"),
-        ("[::]:8443", "127.0.0.1:8443"),
-        ("10.0.0.5:8443", "10.0.0.5:8443"),
-    ],
-)
-def test_the_coordinator_reaches_itself(listen: str, local: str) -> None:
-    assert local_address(listen) == local
+def test_the_superlink_keeps_its_port_until_somebody_else_has_it(tmp_path: Path) -> None:
+    port = superlink_port(tmp_path)
+    assert superlink_port(tmp_path) == port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert superlink_port(tmp_path) != port
+    (tmp_path / "superlink.port").write_text("none")
+    assert 1024 < superlink_port(tmp_path) < 32768
 
 
 @pytest.mark.parametrize("address", ["8443", "host:", "host:99999", ":80", "host:x"])
