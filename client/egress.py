@@ -36,6 +36,7 @@ Mask = Callable[[Vectors], Vectors]
 MARGIN_BYTES = 64 * 1024
 MARGIN_SHARE = 1.05
 MAX_REPORT_BYTES = 64 * 1024
+NORM_CHUNK = 1 << 20
 MAX_NAME = 100
 MAX_REASON = 200
 COUNTS = frozenset({"num_examples", "seconds", "num_steps"})
@@ -156,9 +157,7 @@ class Gate:
         bound = self.rules.update_norm
         if bound is None or PARAMETERS not in update.vectors:
             return
-        new, received = update.vectors[PARAMETERS], instruction.vectors[PARAMETERS]
-        norm = float(np.linalg.norm(new.astype(np.float64) - received.astype(np.float64)))
-        if norm > bound:
+        if _distance(update.vectors[PARAMETERS], instruction.vectors[PARAMETERS]) > bound:
             raise RefusedError(
                 f"the update is longer than the {bound:g} that the site allows "
                 "(site.yaml: limits.update_norm); nothing is sent. Try fewer local epochs or a "
@@ -242,6 +241,16 @@ def _check_vectors(update: Update, instruction: Instruction) -> None:
                 f"training gave NaN or infinite values in {name}; nothing is sent. "
                 "Try a smaller local.learning_rate"
             )
+
+
+def _distance(new: npt.NDArray[Any], old: npt.NDArray[Any]) -> float:
+    """Return the L2 norm of `new - old` in float64, some values at a time."""
+    squares = 0.0
+    for place in range(0, len(new), NORM_CHUNK):
+        here = slice(place, place + NORM_CHUNK)
+        step = new[here].astype(np.float64) - old[here].astype(np.float64)
+        squares += float(step @ step)
+    return math.sqrt(squares)
 
 
 def _check_report(report: Mapping[str, Any]) -> None:

@@ -85,7 +85,12 @@ class Models:
             RefusedError: the site has a later round of this training.
             StorageError: it cannot be written.
         """
-        sums = release.statistics
+        blobs = {
+            "parameters": release.parameters.astype("<f4", copy=False),
+            "statistics": None
+            if release.statistics is None
+            else release.statistics.astype("<f8", copy=False),
+        }
         row = (
             release.run_key,
             release.name,
@@ -94,8 +99,7 @@ class Models:
             release.request_hash,
             release.header,
             signature,
-            release.parameters.astype("<f4").tobytes(),
-            None if sums is None else sums.astype("<f8").tobytes(),
+            *(None if values is None else values.nbytes for values in blobs.values()),
         )
         with self._table.transaction() as connection:
             found = connection.execute(
@@ -106,8 +110,17 @@ class Models:
                     f"model {release.name}: the site has round {found[0]} already, and was sent "
                     f"round {release.round}"
                 )
-            marks = ", ".join("?" * len(row))
-            connection.execute(f"INSERT OR REPLACE INTO models VALUES ({marks})", row)  # noqa: S608 - question marks only
+            # Room for the arrays first: given as values, SQLite would copy each of them twice.
+            made = connection.execute(
+                "INSERT OR REPLACE INTO models"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, zeroblob(?), iif(?9 IS NULL, NULL, zeroblob(?9)))",
+                row,
+            )
+            assert made.lastrowid is not None
+            for column, values in blobs.items():
+                if values is not None:
+                    with connection.blobopen("models", column, made.lastrowid) as blob:
+                        blob.write(values.data)
 
     def entries(self) -> list[KeptModel]:
         """Return the models that were kept, the newest first."""
@@ -198,7 +211,7 @@ class Models:
         try:
             release = Release.from_parts(
                 header,
-                np.frombuffer(parameters, dtype="<f4").astype(np.float32),
+                np.frombuffer(parameters, dtype="<f4").astype(np.float32, copy=False),
                 None if sums is None else np.frombuffer(sums, dtype="<f8").astype(np.float64),
             )
         except TrustError as error:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from fedward.client.database import open_database
 from fedward.common.errors import StorageError
+from fedward.common.tensor_file import tensor_parts
 
 KEPT_ROUNDS = 2
 _SCHEMA = """
@@ -45,7 +46,7 @@ class SiteStore:
         Raises:
             StorageError: the disk is full or the file cannot be written.
         """
-        content = save({key: np.asarray(value, order="C") for key, value in arrays.items()})
+        content = b"".join(tensor_parts({k: np.asarray(value) for k, value in arrays.items()}))
         try:
             with self._open() as connection:
                 connection.execute(

@@ -159,13 +159,15 @@ class LocalTrainer:
             self.settings.seed, purpose=purpose, site=site.site_id, round_number=number
         )
         with self._seeded_dropout(site.site_id, number, purpose):
-            return train_locally(
+            result = train_locally(
                 self.model,
                 data,
                 step=PlainStep(self.task.loss_per_sample, self.optimizer, correction),
                 sampler=self.sampler,
                 rng=rng,
             )
+        self.model.zero_grad()  # gradients take as much memory as the model
+        return result
 
     def _correction(self, site: Site, instruction: Instruction) -> Correction | None:
         """Return what the strategy adds to the gradient."""

@@ -20,6 +20,10 @@ except OSError as error:
     sys.exit(f"{argv[0]}: {error.strerror}")
 """
 
+GIVES_BACK_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""For the environment of a process that passes models on. Left alone, glibc raises this limit with
+what it has seen, and then keeps the space of the 5 MB pieces that models travel in."""
+
 
 def follow_parent(argv: Sequence[str]) -> list[str]:
     """Return the command that runs `argv` and is killed as soon as this process is gone.

@@ -8,7 +8,9 @@ SHA-256; it is made with the model key of the roster.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +19,13 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from fedward.common.errors import TrustError
 from fedward.common.flower import fill, view
 from fedward.common.keys import sign, verify
-from fedward.common.records import PARAMETERS, array_record
+from fedward.common.records import PARAMETERS, array_record, record_of
 from fedward.common.task import Statistics
+from fedward.common.tensor_file import tensor_parts
 from fedward.common.vectors import Vector
 
 RELEASE_QUERY = "query.release"
@@ -56,7 +58,7 @@ class Release:
     manifest_hash: str
     """Of names and shapes of the shared tensors."""
 
-    @property
+    @cached_property
     def header(self) -> str:
         """Everything but the arrays, which it names by their SHA-256; equal for equal releases."""
         facts = {
@@ -80,13 +82,22 @@ class Release:
 
     def to_records(self, signature: str) -> RecordDict:
         """Return the release and its signature as the content of a message."""
-        arrays: dict[str, npt.NDArray[Any]] = {PARAMETERS: self.parameters}
-        if self.statistics is not None:
-            arrays["statistics"] = self.statistics
         facts = {"header": self.header, "signature": signature}
         return RecordDict(
-            {"release": fill(ConfigRecord(), facts), "release.arrays": array_record(arrays)}
+            {"release": fill(ConfigRecord(), facts), "release.arrays": record_of(self._sent)}
         )
+
+    @cached_property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by name."""
+        found: dict[str, npt.NDArray[Any]] = {PARAMETERS: self.parameters}
+        if self.statistics is not None:
+            found["statistics"] = self.statistics
+        return found
+
+    @cached_property
+    def _sent(self) -> ArrayRecord:
+        return array_record(self.arrays)  # whose hashes are computed once for all sites
 
     @classmethod
     def from_records(cls, content: RecordDict) -> tuple[Self, str]:
@@ -107,7 +118,7 @@ class Release:
         vectors = {}
         for name in set(arrays) & {PARAMETERS, "statistics"}:
             try:
-                vectors[name] = np.array(view(arrays[name]))
+                vectors[name] = view(arrays[name])
             except (ValueError, TypeError, OSError, EOFError) as error:
                 raise TrustError(f"released model: {name} cannot be read") from error
         return cls.from_parts(header, vectors.get(PARAMETERS), vectors.get("statistics")), signature
@@ -143,12 +154,9 @@ class Release:
         return release
 
 
-def release_bytes(release: Release, signature: str) -> bytes:
-    """Return the signed release as a `.safetensors` file, for a site that was away."""
-    arrays: dict[str, npt.NDArray[Any]] = {PARAMETERS: release.parameters}
-    if release.statistics is not None:
-        arrays["statistics"] = release.statistics
-    return save(arrays, metadata={"header": release.header, "signature": signature})
+def release_parts(release: Release, signature: str) -> Sequence[bytes | memoryview]:
+    """Return the signed release as the parts of a `.safetensors` file, for a site that was away."""
+    return tensor_parts(release.arrays, {"header": release.header, "signature": signature})
 
 
 def read_release(path: Path) -> tuple[Release, str]:
@@ -196,7 +204,7 @@ def verify_release(release: Release, signature: str, model_key: str) -> None:
 
 def content_hash(vector: npt.NDArray[Any], form: str) -> str:
     """Return the SHA-256 (hex) of a vector's values as little-endian `form`."""
-    return hashlib.sha256(np.ascontiguousarray(vector, dtype=form).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype=form).data).hexdigest()
 
 
 def _signed(release: Release) -> bytes:

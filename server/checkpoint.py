@@ -12,7 +12,7 @@ import os
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from fedward.common.errors import ConfigError, StorageError
+from fedward.common.flower import view
 from fedward.common.records import array_record
+from fedward.common.tensor_file import tensor_parts
 
 Arrays = dict[str, npt.NDArray[Any]]
 log = logging.getLogger("fedward")
@@ -67,7 +69,7 @@ class CheckpointFolder:
         arrays |= {f"strategy/{key}": value for key, value in strategy_arrays.items()}
         random_arrays, random_values = _random_state()
         arrays |= {f"random/{key}": value for key, value in random_arrays.items()}
-        counters = {k: v for k, v in asdict(progress).items() if k != "vectors"}
+        counters = {name: value for name, value in vars(progress).items() if name != "vectors"}
         meta = {
             "config_hash": self.config_hash,
             "progress": counters,
@@ -75,13 +77,13 @@ class CheckpointFolder:
             "random": random_values,
         }
         target = self.path / f"round-{progress.round_number:05d}.safetensors"
-        content = save(
+        parts = tensor_parts(
             {key: np.ascontiguousarray(value) for key, value in arrays.items()},
-            metadata={"fedward": json.dumps(meta)},
+            {"fedward": json.dumps(meta)},
         )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, content)
+            write_atomically(target, *parts)
         except OSError as error:
             raise StorageError(
                 f"cannot write checkpoint {target}: {error.strerror}; "
@@ -125,12 +127,12 @@ class CheckpointFolder:
         return Progress(vectors=_under("progress/", arrays), **meta["progress"])
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write `content` to `target` so that a reader sees the old file or the new one whole."""
+def write_atomically(target: Path, *parts: bytes | memoryview) -> None:
+    """Write `parts` to `target` so that a reader sees the old file or the new one whole."""
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -160,7 +162,7 @@ def strategy_state(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
 def _parts(value: object) -> tuple[str, Arrays] | None:
     """Return the kind and the named arrays of a value that is made of arrays."""
     if isinstance(value, ArrayRecord):
-        return "record", {key: array.numpy() for key, array in value.items()}
+        return "record", {key: view(array) for key, array in value.items()}
     if isinstance(value, np.ndarray):
         return "array", {"": value}
     if isinstance(value, dict) and all(isinstance(v, np.ndarray) for v in value.values()):

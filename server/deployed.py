@@ -24,7 +24,7 @@ from fedward.common.deployment import schema_of, study_of
 from fedward.common.keys import load_key, sign
 from fedward.common.kit import Kit
 from fedward.common.records import PARAMETERS
-from fedward.common.release import Release, release_bytes, sign_release
+from fedward.common.release import Release, release_parts, sign_release
 from fedward.common.request import RunRequest
 from fedward.common.study import Study
 from fedward.common.weights import save_weights
@@ -44,6 +44,8 @@ from fedward.server.summary import summarise
 SITES_WAIT_S = 300.0
 """How long a round waits for enough sites to be connected before it is held without them."""
 RELEASE_WAIT_S = 120.0
+RELEASE_BYTES_PER_S = 1e6
+"""Slowest line on which a site still gets the model: a large one is waited for longer."""
 RELEASE_EVERY_S = 20.0
 RELEASE_PATIENCE_S = 180.0
 SAY_EVERY_S = 15.0
@@ -108,14 +110,14 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
 def _hand_out(release: Release, here: Coordinator, folder: Path, audit: AuditLog) -> None:
     """Send the model to every site, and again to those that were away; leave it as a file too."""
     key = load_key(here.kit.model_key_file)
-    write_atomically(
-        folder / "release.safetensors", release_bytes(release, sign_release(release, key))
-    )
+    signed = release_parts(release, sign_release(release, key))
+    write_atomically(folder / "release.safetensors", *signed)
     told: dict[str, str] = {}
+    wait_s = RELEASE_WAIT_S + release.parameters.nbytes / RELEASE_BYTES_PER_S
     until = time.monotonic() + RELEASE_PATIENCE_S
     left = dict(here.nodes)
     while left:
-        told |= send_release(here.grid, left, release, key, timeout_s=RELEASE_WAIT_S)
+        told |= send_release(here.grid, left, release, key, timeout_s=wait_s)
         left = {site: node for site, node in left.items() if told[site] != OK}
         if not left or time.monotonic() > until:
             break

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedward.common.errors import QuorumLostError
+from fedward.common.flower import view
 from fedward.common.records import PARAMETERS, array_record
 from fedward.common.vectors import Vector
 from fedward.server.checkpoint import CheckpointFolder, Progress
@@ -163,10 +164,12 @@ class RoundLoop:
         arrays, metrics = self.strategy.aggregate_train(
             number, [reply.message for reply in answers.accepted]
         )
+        for reply in answers.accepted:
+            reply.message.content = RecordDict()  # a model each, and the evaluation needs room
         if arrays is None or metrics is None:
             return None, None
         # FedAdam and its kin compute in float64; the wire and the sites hold float32.
-        vector: Vector = arrays[PARAMETERS].numpy().astype(np.float32, copy=False)
+        vector: Vector = view(arrays[PARAMETERS]).astype(np.float32, copy=False)
         if not np.isfinite(vector).all():
             why = Rejected("aggregate", "rejected", "the strategy gave NaN or infinite values")
             self.history.add([refused_entry(number, "train", why)])

@@ -20,6 +20,7 @@ from fedward.common.config.site import LoadedSite
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.keys import loopback_certificate, write_private
 from fedward.common.kit import Kit
+from fedward.common.processes import GIVES_BACK_MEMORY
 
 STATE = "state"
 WORKER, RUNNER, SUPERNODE = "worker", "runner", "supernode"
@@ -30,6 +31,7 @@ _QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+_PASSES_ON = _QUIET | GIVES_BACK_MEMORY
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def site_processes(
     processes = [
         SiteProcess(WORKER, tuple(worker), _QUIET),
         # The runner speaks with the loopback address only: no proxy of the machine is asked.
-        SiteProcess(RUNNER, tuple(runner), _QUIET | {"NO_PROXY": "*", "no_proxy": "*"}),
+        SiteProcess(RUNNER, tuple(runner), _PASSES_ON | {"NO_PROXY": "*", "no_proxy": "*"}),
         _supernode(site, kit, shared, port),
     ]
     return [process for process in processes if only in {None, process.name}]
@@ -105,7 +107,7 @@ def _supernode(site: LoadedSite, kit: Kit, shared: StateFolder, port: int) -> Si
         # The SuperNode itself dials nobody but the server, wherever that is.
         out |= {"HTTPS_PROXY": site.config.proxy, "https_proxy": site.config.proxy}
         out |= {"NO_PROXY": "", "no_proxy": ""}
-    return SiteProcess(SUPERNODE, tuple(map(str, argv)), _QUIET | out)
+    return SiteProcess(SUPERNODE, tuple(map(str, argv)), _PASSES_ON | out)
 
 
 def state_folder(site: LoadedSite) -> Path:

@@ -67,6 +67,7 @@ def do_task(task: SiteTask, accepted: Collection[str], handle: Handler) -> None:
             failure(error, _log)  # there is no message to reply to: the token expires
             return
         reply, reason = _answer(task.kind, asked, accepted, handle)
+        del asked  # a model, as the reply is
         if task.is_lost:
             _log.warning("the run was stopped meanwhile; the reply is dropped")
             return

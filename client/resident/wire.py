@@ -9,13 +9,15 @@ import math
 import re
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedward.common.flower import npy_parts
 
 MAX_HEADER_BYTES = 4 << 20
 MAX_BODY_BYTES = 2 << 30
@@ -29,6 +31,7 @@ _PLAIN = (str, int, float, bool)
 _LENGTH = struct.Struct(">I")
 
 Plain = str | int | float | bool
+Part = bytes | memoryview
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,29 +61,29 @@ def send(connection: socket.socket, frame: Frame) -> None:
     send_packed(connection, pack(frame))
 
 
-def send_packed(connection: socket.socket, parts: list[bytes]) -> None:
+def send_packed(connection: socket.socket, parts: Sequence[Part]) -> None:
     """Send what `pack` returned."""
     for part in parts:
         connection.sendall(part)
 
 
-def pack(frame: Frame) -> list[bytes]:
-    """Return the frame as the byte strings to send, in order.
+def pack(frame: Frame) -> list[Part]:
+    """Return the frame as the byte strings to send, in order; arrays are not copied.
 
     Raises:
         ValueError: the frame is too long, or a record holds bytes, NaN or infinity, an array of
             another kind, or something that is no record.
     """
     entries: list[list[object]] = []
-    bodies: list[bytes] = []
+    bodies: list[Part] = []
     for name, record in frame.records.items():
         if isinstance(record, ArrayRecord):
             arrays = []
             for key, array in record.items():
-                body = array.data  # may be written out at each look: look once
-                bodies.append(body)
-                arrays.append([key, array.dtype, list(array.shape), len(body)])
-                _check_array(arrays[-1], body, array.stype)
+                parts = npy_parts(array)
+                bodies += parts
+                arrays.append([key, array.dtype, list(array.shape), sum(map(len, parts))])
+                _check_array(arrays[-1], parts[0], array.stype)
             entries.append([name, "arrays", arrays])
         elif isinstance(record, MetricRecord | ConfigRecord):
             family = "metrics" if isinstance(record, MetricRecord) else "config"
@@ -170,12 +173,12 @@ def _read_arrays(items: Any, read: Callable[[int], bytes]) -> ArrayRecord:
     return record
 
 
-def _check_array(entry: list[Any], body: bytes, stype: str) -> None:
-    """Refuse an array whose bytes are not what its entry in the header says."""
-    key, dtype, shape, _ = entry
+def _check_array(entry: list[Any], head: Part, stype: str) -> None:
+    """Refuse an array whose bytes, of which `head` has the first, are not what its entry says."""
+    key, dtype, shape, num_bytes = entry
     if type(key) is not str or dtype not in _DTYPES or stype != _STYPE:
         raise ValueError("an array of a kind that is not sent")
-    stream = BytesIO(body)
+    stream = BytesIO(head)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an array in another version of npy")
     written_shape, _, written_dtype = np.lib.format.read_array_header_1_0(stream)
@@ -183,7 +186,7 @@ def _check_array(entry: list[Any], body: bytes, stype: str) -> None:
         raise ValueError("an array is not what the header says")
     if min(shape, default=0) < 0:
         raise ValueError("an array of negative length")
-    if stream.tell() + math.prod(shape) * written_dtype.itemsize != len(body):
+    if stream.tell() + math.prod(shape) * written_dtype.itemsize != num_bytes:
         raise ValueError("an array is longer or shorter than the header says")
 
 
@@ -199,11 +202,11 @@ def _no_constant(name: str) -> None:
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
-    buffer, got = bytearray(count), 0
-    view = memoryview(buffer)
-    while got < count:
-        received = connection.recv_into(view[got:])
-        if not received:
-            raise ConnectionError(f"the other side went away after {got} of {count} bytes")
-        got += received
-    return bytes(buffer)
+    got, stream = 0, BytesIO(bytes(count))  # which gives its bytes away without a copy
+    with stream.getbuffer() as view:
+        while got < count:
+            received = connection.recv_into(view[got:])
+            if not received:
+                raise ConnectionError(f"the other side went away after {got} of {count} bytes")
+            got += received
+    return stream.getvalue()

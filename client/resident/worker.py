@@ -70,8 +70,8 @@ def _serve_one(connection: socket.socket, answerer: Answerer) -> None:
     connection.settimeout(STALLED_S)
     try:
         connection.sendall(door.GREETING)
-        frame = wire.receive(connection)
-        parts = _answered(frame, answerer)
+        # The frame is held by nobody while the answer is sent: both may be large.
+        parts = _answered(wire.receive(connection), answerer)
     except ConnectionError:
         return  # the runner looked whether somebody is here, or died; it will ask again
     except (ValueError, OSError) as error:
@@ -82,7 +82,7 @@ def _serve_one(connection: socket.socket, answerer: Answerer) -> None:
         _log.warning("the runner went away before the reply (%s)", type(error).__name__)
 
 
-def _answered(frame: wire.Frame, answerer: Answerer) -> list[bytes]:
+def _answered(frame: wire.Frame, answerer: Answerer) -> list[wire.Part]:
     """Return the packed answer to `frame`, whatever happens."""
     try:
         if not frame.is_instruction:

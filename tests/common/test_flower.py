@@ -2,10 +2,14 @@
 
 import pickle
 from importlib.metadata import version
+from io import BytesIO
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
@@ -16,6 +20,7 @@ from fedward.common.flower import (
     array_hash,
     assume_server_identity,
     fill,
+    npy_parts,
     num_bytes,
     stamp,
     view,
@@ -66,6 +71,47 @@ def test_a_lazy_array_is_on_the_wire_what_flowers_own_is() -> None:
     np.testing.assert_array_equal(lazy.numpy(), own.numpy())
 
 
+def test_a_large_array_is_cut_as_flower_cuts_it_and_looks_at_the_values() -> None:
+    values = np.arange(3_000_000, dtype=np.float32)
+    lazy, own = LazyArray(values), Array(values)
+    assert lazy.deflate() == own.deflate()
+    assert list(lazy.children) == list(own.children)
+    assert len(lazy.children) == 3
+    later = lazy.slice_array()[1][1]
+    assert isinstance(later, ArrayChunk)
+    assert np.shares_memory(np.frombuffer(later.data, np.uint8), values)
+    assert b"".join(npy_parts(lazy)) == own.data == b"".join(npy_parts(own))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(2.5, np.float32),
+        np.zeros(0, np.float32),
+        np.arange(6, dtype=np.float64).reshape(2, 3),
+        np.arange(6, dtype=np.int64).reshape(2, 3).T,
+    ],
+)
+def test_arrays_of_any_shape_are_read_as_flower_reads_them(values: npt.NDArray[Any]) -> None:
+    for array in (Array(values), LazyArray(values)):
+        read = view(array)
+        assert (read.shape, read.dtype) == (values.shape, values.dtype)
+        np.testing.assert_array_equal(read, values)
+    np.testing.assert_array_equal(np.load(BytesIO(LazyArray(values).data)), values)
+
+
+def test_the_values_of_an_array_that_came_are_looked_at_where_they_lie() -> None:
+    array = Array(np.arange(4, dtype=np.float32))
+    assert np.shares_memory(view(array), np.frombuffer(array.data, np.uint8))
+
+
+def test_bytes_that_are_no_array_are_refused_when_looked_at() -> None:
+    whole = Array(VALUES).data
+    for data in (b"", b"no npy", whole[:20], whole[:-1]):
+        with pytest.raises((ValueError, EOFError)):
+            view(Array("float32", (3,), "numpy.ndarray", data))
+
+
 def test_what_a_strategy_writes_into_an_array_stays_with_it() -> None:
     lazy = LazyArray(VALUES.copy())
     lazy.numpy()[:] = 0.0
@@ -98,6 +144,16 @@ def test_a_message_of_ours_crosses_flowers_wire_and_arrives_as_flowers_own() -> 
     array = arrays_of(arrived.content)[PARAMETERS]
     assert type(array) is Array
     np.testing.assert_array_equal(array.numpy(), VALUES)
+
+
+def test_chunks_that_two_arrays_have_in_common_reach_both() -> None:
+    zeros = np.zeros(3_000_000, dtype=np.float32)
+    sent = RecordDict({"arrays": record_of({"a": LazyArray(zeros), "b": LazyArray(zeros)})})
+    wire = {object_id: obj.deflate() for object_id, obj in get_all_nested_objects(sent).items()}
+    arrived = inflate_object_from_contents(sent.object_id, wire)
+    assert isinstance(arrived, RecordDict)
+    for array in arrays_of(arrived).values():
+        np.testing.assert_array_equal(view(array), zeros)
 
 
 def test_a_filled_record_equals_a_checked_one() -> None:
