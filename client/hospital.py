@@ -42,7 +42,8 @@ from fedward.common.tables.schema import TableSchema, load_schema
 from fedward.common.task import SiteData, Statistics
 
 KINDS: tuple[Kind, ...] = ("federated", "local")
-KEPT_DESKS = 4
+KEPT_DESKS = 2
+"""Of the run that goes on, and of its baseline: a large model takes gigabytes."""
 log = logging.getLogger("fedward.hospital")
 
 

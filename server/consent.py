@@ -62,15 +62,14 @@ def wait_for_consent(
     while True:
         _ask(grid, plan, known)
         now = time.monotonic()
-        if not known.others:
-            return known
-        text = "; ".join(f"{site} {reason}" for site, reason in sorted(known.others.items()))
+        reasons = [f"{site} {reason}" for site, reason in sorted(known.others.items())]
+        text = "; ".join([f"{len(known.agreed)} of {len(plan.nodes)} sites take part", *reasons])
         if text != said[0] or now - said[1] > SAY_EVERY_S:
-            on_line(f"{len(known.agreed)} of {len(plan.nodes)} sites take part; {text}")
+            on_line(text)
             said = text, now
         if len(known.agreed) >= plan.sampling.min_replies:
             enough_since = enough_since or now
-            if now - enough_since >= wait_s:
+            if set(known.others) <= known.lost or now - enough_since >= wait_s:
                 return known
         lost = known.lost if now - started < TROUBLE_S else set(known.others) - known.undecided
         if len(plan.nodes) - len(lost) < plan.sampling.min_replies:

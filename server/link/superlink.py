@@ -13,6 +13,7 @@ import httpx
 from fedward.common.errors import ConfigError, NetworkError
 from fedward.common.keys import write_private
 from fedward.common.kit import Kit
+from fedward.common.processes import GIVES_BACK_MEMORY
 from fedward.server.link.flower_control import network_error
 
 SECRET_BYTES = 32
@@ -56,7 +57,7 @@ def superlink_command(kit: Kit, state: Path, listen: str) -> tuple[list[str], di
 
 def environment(state: Path) -> dict[str, str]:
     """Return what each process of the coordinator needs in its environment."""
-    return {**_SETTINGS, "FLWR_HOME": str(state / "flwr")}
+    return {**_SETTINGS, **GIVES_BACK_MEMORY, "FLWR_HOME": str(state / "flwr")}
 
 
 def secret_file(state: Path) -> Path:
