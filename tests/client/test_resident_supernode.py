@@ -7,6 +7,7 @@ import time
 import httpx
 import pytest
 from flwr.app import Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import fleet_http_connection, start_client_internal
@@ -71,6 +72,29 @@ def test_the_reply_to_a_lost_message_does_not_put_the_others_one_behind() -> Non
     )
     answering.join()
     assert sent == ["m1", "m2"]
+
+
+def test_a_reply_whose_sender_died_on_the_way_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supernode, "NEVER_COMES_S", 0.5)
+    objects = ObjectStoreFactory()
+    state, store = NodeStateFactory(objectstore_factory=objects).state(), objects.store()
+    asked = instruction(1)
+    state.store_message(asked)
+    reply = Message(RecordDict(), reply_to=asked)
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    tree = get_object_tree(reply)
+    store.preregister(1, tree)  # announced, and then the runner was killed
+    state.store_message(reply)
+    state.record_message_processing_start("m1")
+    state.record_message_processing_end("m1")
+    wanted = {one.object_id for one in iterate_object_tree(tree)}
+    supernode.push_until_answered(
+        state=state,
+        object_store=store,
+        send=lambda *_: (wanted, "session"),
+        push_object=lambda *_: None,
+    )
+    assert not supernode._entries(state)
 
 
 def test_flower_still_asks_for_its_invoker_by_the_name_that_is_replaced() -> None:
