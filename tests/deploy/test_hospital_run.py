@@ -67,7 +67,8 @@ def test_a_deployed_run_leaves_the_same_folder_as_a_simulated_one(
     tmp_path: Path, data_dir: Path
 ) -> None:
     made = make_consortium(tmp_path / "c", data_dir)
-    lines = run(made, heart_disease("baselines=[local]"), tmp_path / "run")
+    lines = run(made, heart_disease("baselines=[local,pooled]"), tmp_path / "run")
+    assert [line for line in lines if line.startswith("baseline pooled: left out")]
     folder = tmp_path / "run"
     for name in (
         "config.yaml", "history.jsonl", "summary.json", "report.html", "plots",
