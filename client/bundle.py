@@ -128,7 +128,7 @@ def _metadata(model: TrainedModel) -> dict[str, Any]:
         "required_packages_version": {"fedward": version("fedward")},
         "python_version": platform.python_version(),
         "name": model.name,
-        "task": f"{model.config.task}: {schema.label.column}",
+        "task": f"{model.config.task}: {schema.label_column}",
         "description": f"{schema.title or schema.name}: {model.config.model.name}, trained by "
         f"federated learning ({model.config.strategy.name}, {model.round} rounds)",
         "authors": "the sites of the federation",
@@ -157,7 +157,7 @@ def _metadata(model: TrainedModel) -> dict[str, Any]:
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": False,
-                    "channel_def": {str(i): c for i, c in enumerate(schema.label.classes)},
+                    "channel_def": {str(i): c for i, c in enumerate(schema.class_names)},
                 }
             },
         },

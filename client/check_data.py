@@ -150,7 +150,7 @@ def _labels(
     highest = np.zeros(int(owners.max()) + 1, dtype=np.int64)
     np.maximum.at(highest, owners, label)
     counts = {
-        name: int((highest == number).sum()) for number, name in enumerate(schema.label.classes)
+        name: int((highest == number).sum()) for number, name in enumerate(schema.class_names)
     }
     text = ", ".join(f"{name} {count}" for name, count in shown_cells(counts, k).items())
     if absent := [name for name, count in counts.items() if count == 0]:

@@ -105,9 +105,9 @@ def _features(
 ) -> Table:
     """Return the rows in the table's order, checked as in training but for label and cohort."""
     names = {field.name for field in fields}
-    label = schema.label.column
+    label = schema.label_column
     # The label is what is asked for: whatever the table says of it is not looked at.
-    frame = frame.assign(**{label: 0})
+    frame = frame if label is None else frame.assign(**{label: 0})
     known = schema.model_copy(
         update={
             "fields": fields,
@@ -154,7 +154,7 @@ def _as_frame(
     found = pd.DataFrame({"row": np.arange(1, len(frame) + 1)})
     if schema.patient_id is not None and schema.patient_id in frame.columns:
         found[schema.patient_id] = frame[schema.patient_id].to_numpy()
-    for number, name in enumerate(schema.label.classes):
+    for number, name in enumerate(schema.class_names):
         found[f"probability_{name}"] = probability_NC[:, number]
     return found
 

@@ -139,7 +139,8 @@ def _categories(facts: _Facts) -> str:
         [text(f.name), text(f.unit or f.kind), "used" if f.name in used else "in the file, unused"]
         for f in schema.fields
     ]
-    rows.append([text(schema.label.column), "outcome", "predicted"])
+    if schema.label_column:
+        rows.append([text(schema.label_column), "outcome", "predicted"])
     if schema.patient_id:
         rows.append([text(schema.patient_id), "patient's id", "read; never sent"])
     rows += [[text(name), "–", "in the file, unused"] for name in schema.exclude]

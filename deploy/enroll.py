@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedward.common.config.run import SiteName
+from fedward.common.config.section import SiteName
 from fedward.common.config.site import load_site_config
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.keys import (

@@ -108,7 +108,8 @@ def check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
     Raises:
         SiteDataError: with the columns' names.
     """
-    needed = {field.name for field in schema.fields} | {schema.label.column}
+    needed = {field.name for field in schema.fields}
+    needed |= {schema.label_column} if schema.label_column else set()
     needed |= {rule.column for rule in schema.drop}
     needed |= {schema.patient_id} if schema.patient_id else set()
     have = [str(name) for name in frame.columns]
@@ -213,12 +214,14 @@ def spelled(value: Any) -> str:
 
 
 def label_of(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:
-    """Return the (N,) class of each row.
+    """Return the (N,) class of each row; 0 where the schema has no label.
 
     Raises:
         SiteDataError: a row has none.
     """
     label = schema.label
+    if label is None:
+        return np.zeros(len(frame), dtype=np.int64)
     values = _numbers(frame[label.column], label.column, place)
     missing = int(np.isnan(values).sum())
     if missing:

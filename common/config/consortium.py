@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedward.common.config.read import Origin, parse_key, read_config
-from fedward.common.config.run import Section, SiteName, Text
+from fedward.common.config.section import Section, SiteName, Text
 from fedward.common.errors import ConfigError, TrustError
 from fedward.common.keys import fingerprint, public_text, read_public
 

@@ -4,55 +4,12 @@ Under each field one line says what it does (messages quote it); `fedward.common
 reads the file. A rule between keys starts its message with the key that it is about.
 """
 
-import math
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-SiteName = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
-        examples=["site-a (letters, digits, - and _)"],
-    ),
-]
-"""Names folders and database rows, and is one part of a `--set` key: no dots, no slashes."""
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of a configuration: frozen, strict about types, and without unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class OpenSection(Section):
-    """A section whose `name` decides which further keys exist; they are checked by its owner."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Text
-    """Which one."""
-
-    @property
-    def own(self) -> dict[str, Any]:
-        """The keys beside `name`, for the constructor of what `name` stands for."""
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _own_values_are_sound(self) -> "OpenSection":
-        for key, value in self.own.items():
-            values = value if isinstance(value, list | tuple) else [value]
-            if any(isinstance(one, float) and not math.isfinite(one) for one in values):
-                raise ValueError(f"{key}: given infinity or not-a-number, expected a number")
-        return self
+from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
+from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
 
 
 class RepeatConfig(Section):
@@ -129,14 +86,27 @@ class DataConfig(Section):
     """Means and deviations for imputation and scaling: summed over sites, or each site's own."""
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Share of each site's patients that are held out."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each site's training patients that steer training instead: dynamic loss weights."""
+    image: ImageConfig | None = None
+    """How images are prepared; absent: there are none."""
+    modalities: tuple[Literal["image", "table"], ...] = Field(
+        default=("image", "table"), strict=False, min_length=1
+    )
+    """What a model may look at; the others are masked, as if they were missing."""
+    phantom: PhantomConfig | None = None
+    """With `root: phantom`: the cohort to make."""
     shuffle_labels_except: tuple[str, ...] | None = Field(default=None, strict=False)
     """A control: permute the training labels of every site not named here."""
 
     @model_validator(mode="after")
     def _sites_or_partition(self) -> "DataConfig":
-        named = (self.sites is not None) + (self.partition is not None)
-        if named == 2 or (named == 0 and self.root is not None):
-            raise ValueError("give exactly one of `sites` and `partition`")
+        if (self.phantom is not None) != (self.root == "phantom"):
+            raise ValueError("phantom: it goes with `root: phantom`, and the other way round")
+        given = (self.sites, self.partition, self.phantom)
+        named = sum(one is not None for one in given)
+        if named > 1 or (named == 0 and self.root is not None):
+            raise ValueError("give exactly one of `sites`, `partition` and `phantom`")
         if named and self.root is None:
             raise ValueError("root: `sites` and `partition` need one")
         return self
@@ -175,6 +145,16 @@ class LocalConfig(Section):
     """Of `sgd`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """L2 penalty (`adamw`: decoupled)."""
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    """Of `adam` and `adamw`."""
+    rows_at_once: int | None = Field(default=None, ge=1)
+    """Most rows in memory at once: gradients of a larger batch are accumulated; absent: all."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: autocast on a GPU; on a CPU, where it is slower, float32 all the same."""
+    channels_last: bool = False
+    """Memory format of images and convolutions: often quicker, never another result."""
+    compile: bool = False
+    """Compile the network with torch.compile before training."""
 
     @model_validator(mode="after")
     def _epochs_or_steps(self) -> "LocalConfig":
@@ -263,6 +243,8 @@ class RunConfig(Section):
     """What is trained."""
     shared: tuple[Text, ...] = Field(default=("*",), strict=False, min_length=1)
     """Name patterns of the tensors that are averaged; the others stay at the site."""
+    loss: LossConfig = LossConfig()
+    """What training minimises (tasks with images)."""
     strategy: StrategyConfig
     """How updates become the next global model."""
     rounds: int = Field(ge=1)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from fedward.common.config.read import Origin, parse_key, read_config
-from fedward.common.config.run import Section, SiteName, Text
+from fedward.common.config.section import Section, SiteName, Text
 
 Sha256 = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", examples=["64 hexadecimal digits, a SHA-256"])

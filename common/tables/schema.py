@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from fedward.common.config.plain_errors import explain, spell
-from fedward.common.config.run import Section
+from fedward.common.config.section import Section, Text
 from fedward.common.config.yaml_lines import MAX_BYTES, Document, Problem, parse_yaml
 from fedward.common.errors import ConfigError, NoPatientsError, SiteDataError
 from fedward.common.registry import did_you_mean
@@ -93,6 +93,36 @@ class SubgroupSchema(Section):
         return self
 
 
+class ImageSchema(Section):
+    """The images beside the table."""
+
+    unit: Literal["HU", "grey"] = "HU"
+    """Of the voxels; for HU, a site whose air is not near -1000 is refused."""
+    structures: tuple[str, ...] = Field(default=(), strict=False)
+    """What masks hold: value k is the k-th of them; also names of RTSTRUCT and SEG objects."""
+    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict, strict=False)
+    """Other names of a structure, such as `stone: [calculus, GTV-1]`; case does not matter."""
+    lesion: str | None = None
+    """The structure whose connected parts are the lesions."""
+    label_of: Literal["patient", "row"] = "patient"
+    """Whose the label is: figures count patients, or rows (lesions, slices)."""
+    table: Text = "patients.csv"
+    """The clinical table in a site's folder of images."""
+    image_array: Text = "images"
+    """In an `.npz` file: images (N, ...)."""
+    mask_array: Text = "masks"
+    """In an `.npz` file: masks (N, ...), packed bits where there is a `mask_shape`."""
+    shown: bool = False
+    """Whether pictures of cases may stand in reports: phantoms and public data only."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "ImageSchema":
+        for name in (*self.aliases, *([self.lesion] if self.lesion else [])):
+            if name not in self.structures:
+                raise ValueError(f"structures: {name!r} is none of them")
+        return self
+
+
 class TableSchema(Section):
     """The whole table. Columns that are neither named nor excluded are refused."""
 
@@ -103,21 +133,32 @@ class TableSchema(Section):
     """Whom to cite."""
     patient_id: str | None = None
     """The column that names the patient; absent: each row is a patient."""
-    label: LabelSchema
-    fields: tuple[FieldSchema, ...] = Field(strict=False, min_length=1)
+    label: LabelSchema | None = None
+    """Absent: nothing is predicted but masks."""
+    fields: tuple[FieldSchema, ...] = Field(default=(), strict=False)
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Columns that may be there but are never features: they leak the outcome, or name a site."""
     drop: tuple[DropRule, ...] = Field(default=(), strict=False)
     subgroups: tuple[SubgroupSchema, ...] = Field(default=(), strict=False)
     min_cohort: int = Field(default=10, ge=1)
     """A site with fewer patients is refused."""
+    image: ImageSchema | None = None
+    """The images beside the table; absent: there are none."""
+
+    @model_validator(mode="after")
+    def _there_is_something_to_learn(self) -> "TableSchema":
+        if self.image is None and (self.label is None or not self.fields):
+            raise ValueError("label and fields: a table without images needs both")
+        if self.image is not None and self.label is None and not self.image.structures:
+            raise ValueError("label: images need one, or image.structures to find")
+        return self
 
     @model_validator(mode="after")
     def _no_feature_tells_the_label(self) -> "TableSchema":
         names = [field.name for field in self.fields]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"fields: given twice: {', '.join(twice)}")
-        reserved = {self.label.column, self.patient_id, *self.exclude}
+        reserved = {self.label_column, self.patient_id, *self.exclude}
         if told := [name for name in names if name in reserved]:
             raise ValueError(
                 f"fields: {', '.join(told)} cannot be a feature as well as label, patient_id "
@@ -144,8 +185,18 @@ class TableSchema(Section):
 
     @property
     def num_classes(self) -> int:
-        """C."""
-        return len(self.label.classes)
+        """C; 0 where there is no label."""
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in order; none where there is no label."""
+        return () if self.label is None else self.label.classes
+
+    @property
+    def label_column(self) -> str | None:
+        """The column that is predicted."""
+        return None if self.label is None else self.label.column
 
     def select(self, names: tuple[str, ...] | None) -> tuple[FieldSchema, ...]:
         """Return the named fields in the schema's order; all of them for None.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ class Table:
         patient_id: (N,) whose row it is.
         subgroups: (N,) membership per subgroup of the schema.
         train_label: (N,) what is trained on where that is not `label`: a shuffled control.
+        arrays: (N, ...) what a row has beside its columns: `image` and `mask` (see
+            `fedward.common.images.rows`).
     """
 
     columns: Mapping[str, Column]
@@ -29,6 +31,7 @@ class Table:
     patient_id: Ints
     subgroups: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     train_label: Ints | None = None
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return N."""
@@ -42,6 +45,7 @@ class Table:
             self.patient_id[rows],
             {name: member[rows] for name, member in self.subgroups.items()},
             None if self.train_label is None else self.train_label[rows],
+            {name: array[rows] for name, array in self.arrays.items()},
         )
 
 
