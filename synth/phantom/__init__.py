@@ -1,0 +1,1 @@
+"""CT phantoms with known truth."""
