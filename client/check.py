@@ -165,7 +165,8 @@ def _run(site: LoadedSite, request: RunRequest, *, count_patients: bool) -> Find
         payload = 0 if is_own else study.initial[0].size * BYTES_PER_PARAMETER
         num_patients = 1
         if count_patients and not is_own:
-            num_patients = len(study.task.datasets(site_source(site, schema), study.split).train)
+            source = site_source(site, schema, study.config.data.image)
+            num_patients = len(study.task.datasets(source, study.split).train)
         check_request(
             request, site.config, num_patients=num_patients, payload_bytes=payload, schema=schema
         )

@@ -5,6 +5,7 @@ patients than `min_cohort` are not shown, nor any that would follow from the tot
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from fedward.client.data.read import (
     read_frame,
     usable_rows,
 )
-from fedward.client.data.source import read_excluded
+from fedward.client.data.source import ARRAYS, read_excluded
 from fedward.client.findings import Finding
 from fedward.common.config.site import LoadedSite
 from fedward.common.errors import ConfigError, SiteDataError
@@ -26,7 +27,7 @@ from fedward.common.tables.schema import TableSchema, load_schema
 
 MANY_MISSING = 0.5
 """Share of missing values of a feature that is worth a warning."""
-_AS_THE_SCHEMA_SAYS = "correct the export, or the schema if all sites agree"
+AS_THE_SCHEMA_SAYS = "correct the export, or the schema if all sites agree"
 
 
 def check_data(site: LoadedSite) -> Iterator[Finding]:
@@ -39,18 +40,23 @@ def check_data(site: LoadedSite) -> Iterator[Finding]:
         yield Finding("config.data", "fail", str(error), "correct site.yaml")
         return
     path = site.file(config.data.path)
+    k = max(config.min_cohort, schema.min_cohort)
+    if config.data.format == "ct":
+        from fedward.client.check_ct import check_ct  # the scans' packages are not always there
+
+        yield from check_ct(site, schema, excluded, k)
+        return
     try:
-        frame = read_frame(path)
+        frame = read_rows(path, schema)
         check_columns(frame, schema, str(path))
         usable = usable_rows(frame, schema, place=str(path), excluded=excluded)
-    except SiteDataError as error:
-        yield Finding("data.columns", "fail", str(error), _AS_THE_SCHEMA_SAYS)
+    except (ConfigError, SiteDataError) as error:
+        yield Finding("data.columns", "fail", str(error), AS_THE_SCHEMA_SAYS)
         return
     yield Finding("data.columns", "ok", f"{path.name}: all columns of schema {schema.name}")
-    k = max(config.min_cohort, schema.min_cohort)
     if excluded:
-        yield _exclusions(frame, schema, excluded, k)
-    yield from _values(usable, schema, str(path))
+        yield check_exclusions(frame, schema, excluded, k)
+    yield from check_values(usable, schema, str(path))
     yield from _patients(usable, schema, str(path), k)
     if schema.patient_id is None:
         yield Finding(
@@ -60,6 +66,20 @@ def check_data(site: LoadedSite) -> Iterator[Finding]:
             "with a column of patient ids, a patient who withdraws can be excluded, and told which "
             "runs used them",
         )
+
+
+def read_rows(path: Path, schema: TableSchema) -> pd.DataFrame:
+    """Return the columns of a table, or those beside the images of an `.npz` file.
+
+    Raises:
+        ConfigError: there are images, and the schema has none.
+        SiteDataError: the file cannot be read.
+    """
+    if path.suffix != ARRAYS:
+        return read_frame(path)
+    from fedward.client.data.array_source import read_arrays  # SciPy and more; tables need none
+
+    return read_arrays(path, schema)[0]
 
 
 def shown(count: int, total: int, k: int) -> str:
@@ -83,9 +103,10 @@ def shown_cells(counts: Mapping[str, int], k: int) -> dict[str, str]:
     return {name: "-" if name in withheld else str(count) for name, count in counts.items()}
 
 
-def _exclusions(
+def check_exclusions(
     frame: pd.DataFrame, schema: TableSchema, excluded: Collection[str], k: int
 ) -> Finding:
+    """Return how many patients of the exclusion list the table has."""
     column = schema.patient_id
     assert column is not None  # usable_rows has refused a list without one
     place = "exclusion list"
@@ -101,7 +122,7 @@ def _exclusions(
     return Finding("data.exclude", "ok", text)
 
 
-def _values(frame: pd.DataFrame, schema: TableSchema, place: str) -> Iterator[Finding]:
+def check_values(frame: pd.DataFrame, schema: TableSchema, place: str) -> Iterator[Finding]:
     """Yield what is wrong in any column, then which are mostly missing."""
     failed = False
     mostly_missing = []
@@ -110,7 +131,7 @@ def _values(frame: pd.DataFrame, schema: TableSchema, place: str) -> Iterator[Fi
             values = column_of(frame[field.name], field, place)
         except SiteDataError as error:
             failed = True
-            yield Finding("data.values", "fail", str(error), _AS_THE_SCHEMA_SAYS)
+            yield Finding("data.values", "fail", str(error), AS_THE_SCHEMA_SAYS)
             continue
         if len(values) and np.isnan(values).mean() > MANY_MISSING:
             mostly_missing.append(f"{field.name} {np.isnan(values).mean():.0%}")
@@ -138,14 +159,24 @@ def _patients(frame: pd.DataFrame, schema: TableSchema, place: str, k: int) -> I
     try:
         label = label_of(frame, schema, place)
     except SiteDataError as error:
-        yield Finding("data.labels", "fail", str(error), _AS_THE_SCHEMA_SAYS)
+        yield Finding("data.labels", "fail", str(error), AS_THE_SCHEMA_SAYS)
     else:
-        yield _labels(label, schema, patients, k)
+        yield check_labels(label, schema, patients, k)
 
 
-def _labels(
+def check_labels(
     label: npt.NDArray[np.int64], schema: TableSchema, patients: npt.NDArray[np.int64], k: int
 ) -> Finding:
+    """Return how many patients there are of each class.
+
+    Args:
+        label: (N,) class of each row.
+        schema: names the classes.
+        patients: (N,) whose row it is.
+        k: smallest count that is shown.
+    """
+    if schema.label is None:
+        return Finding("data.labels", "ok", "the schema predicts masks, and no label")
     owners = np.unique(patients, return_inverse=True)[1]
     highest = np.zeros(int(owners.max()) + 1, dtype=np.int64)
     np.maximum.at(highest, owners, label)

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from pydantic import ValidationError
 
 from fedward.client.app import make_client_app
 from fedward.client.approvals import Approvals, RosterPins
 from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort
-from fedward.client.data.source import FileSource, site_source
+from fedward.client.data.source import HospitalSource, site_source
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
@@ -30,6 +31,7 @@ from fedward.client.site import Site
 from fedward.client.store import SiteStore
 from fedward.client.suppression import families_of
 from fedward.client.trainer import LocalTrainer, TrainerSettings
+from fedward.common.config.image import ImageConfig
 from fedward.common.config.site import LoadedSite, load_site_config
 from fedward.common.deployment import at_site, study_of
 from fedward.common.errors import ConfigError, FedwardError, RefusedError, TrustError
@@ -44,6 +46,8 @@ from fedward.common.task import SiteData, Statistics
 KINDS: tuple[Kind, ...] = ("federated", "local")
 KEPT_DESKS = 2
 """Of the run that goes on, and of its baseline: a large model takes gigabytes."""
+KEPT_SOURCES = 1
+"""A site's images take gigabytes; they are cached on disk besides."""
 log = logging.getLogger("fedward.hospital")
 
 
@@ -91,6 +95,7 @@ class Hospital:
         self._models = Models(self.database, config.site)
         self._store = SiteStore(self.database)
         self._desks: dict[tuple[str, Kind], Desk] = {}
+        self._sources: dict[ImageConfig | None, HospitalSource] = {}
         self._check_roster()
         self.device = _device(config.device)
         if config.retention_days is not None:
@@ -162,7 +167,7 @@ class Hospital:
             check_request(
                 request,
                 self.site.config,
-                num_patients=self._num_patients,
+                num_patients=self._num_patients(request),
                 payload_bytes=payload_bytes,
                 schema=self._schema,
             )
@@ -214,7 +219,8 @@ class Hospital:
         trainer = LocalTrainer(study.task, model.to(self.device), shared, settings)
         place = self._place(study)
         app = make_client_app(lambda context: place, trainer, Gate(self._rules, self.trail))
-        hashes = hash_patients(self._source.patient_ids(), self._salt)
+        source = self._source(study.config.data.image)
+        hashes = hash_patients(source.patient_ids(), self._salt)
         record_cohort(self.database, study.run_key, hashes)
         self.trail.append(
             "run begins here",
@@ -227,7 +233,7 @@ class Hospital:
         return Desk(study, app, shared.size)
 
     def _place(self, study: Study) -> Site:
-        source = self._source
+        source = self._source(study.config.data.image)
 
         def read(statistics: Statistics | None) -> SiteData:
             return study.task.datasets(source, study.split, statistics).to(self.device)
@@ -268,13 +274,17 @@ class Hospital:
         data = self.site.config.data
         return load_schema(data.schema_name, self.site.path.parent)
 
-    @cached_property
-    def _source(self) -> FileSource:
-        return site_source(self.site, self._schema)
+    def _source(self, image: ImageConfig | None) -> HospitalSource:
+        """Return the site's rows as a run wants them; those of the last runs are kept."""
+        if image not in self._sources:
+            self._sources[image] = site_source(self.site, self._schema, image)
+            while len(self._sources) > KEPT_SOURCES:
+                del self._sources[next(iter(self._sources))]
+        return self._sources[image]
 
-    @cached_property
-    def _num_patients(self) -> int:
-        return len(set(self._source.read().patient_id.tolist()))
+    def _num_patients(self, request: RunRequest) -> int:
+        table = self._source(_image_of(request)).read()
+        return len(set(table.patient_id.tolist()))
 
     @cached_property
     def _salt(self) -> bytes:
@@ -290,6 +300,20 @@ class Hospital:
             show_metrics=config.show_metrics,
             families=families_of(self._schema),
         )
+
+
+def _image_of(request: RunRequest) -> ImageConfig | None:
+    """Return how a run wants its images.
+
+    Raises:
+        RefusedError: its `data.image` cannot be used.
+    """
+    data = request.config.get("data")
+    image = data.get("image") if isinstance(data, dict) else None
+    try:
+        return None if image is None else ImageConfig.model_validate(image)
+    except ValidationError:
+        raise RefusedError("the run's configuration cannot be used: data.image") from None
 
 
 def _device(name: str) -> torch.device:

@@ -30,26 +30,41 @@ class OptimizerSettings:
         learning_rate: > 0.
         momentum: of `sgd`, in [0, 1).
         weight_decay: >= 0.
+        betas: of `adam` and `adamw`: how slowly the means of gradient and of its square forget,
+            each in [0, 1).
 
     Raises:
-        ConfigError: momentum for an optimiser that has none.
+        ConfigError: momentum or betas for an optimiser that has none; betas out of range.
     """
 
     name: Literal["sgd", "adam", "adamw"]
     learning_rate: float
     momentum: float = 0.0
     weight_decay: float = 0.0
+    betas: tuple[float, float] = BETAS
 
     def __post_init__(self) -> None:
         if self.momentum and self.name != "sgd":
             raise ConfigError(
                 f"local.momentum: {self.name} does not use it; take it out, or use sgd"
             )
+        if self.name == "sgd" and self.betas != BETAS:
+            raise ConfigError(
+                "local.betas: sgd does not use them; take them out, or use adam or adamw"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError("local.betas: expected two figures of at least 0 and below 1")
 
     @classmethod
     def of(cls, local: LocalConfig) -> Self:
         """Return the settings in the `local` section of a run."""
-        return cls(local.optimizer, local.learning_rate, local.momentum, local.weight_decay)
+        return cls(
+            local.optimizer,
+            local.learning_rate,
+            local.momentum,
+            local.weight_decay,
+            local.betas,
+        )
 
 
 class Optimizer:
@@ -120,8 +135,8 @@ class Optimizer:
             self._num_steps,
             fused=True,
             lr=self._settings.learning_rate,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=self._settings.betas[0],
+            beta2=self._settings.betas[1],
             eps=EPSILON,
             weight_decay=self._settings.weight_decay,
             amsgrad=False,

@@ -85,10 +85,10 @@ def predict(model: TrainedModel, table: Path, out: Path, *, own_models: bool = F
         StorageError: the file cannot be written.
     """
     fields = model.schema.select(model.config.data.features)
-    statistics = _statistics_of(model, fields)
+    statistics = statistics_of(model, fields)
     network = model.network(own_models=own_models)
     frame = read_frame(table)
-    rows = _features(frame, fields, model.schema, place=str(table))
+    rows = feature_rows(frame, fields, model.schema, place=str(table))
     usable = _usable(rows, fields, complete_cases=model.config.data.complete_cases)
     probability_NC = np.full((len(rows), model.schema.num_classes), np.nan)
     probability_NC[usable] = _probabilities(network, rows.take(usable), fields, statistics)
@@ -100,10 +100,14 @@ def predict(model: TrainedModel, table: Path, out: Path, *, own_models: bool = F
     return Prediction(path, len(rows), int((~usable).sum()))
 
 
-def _features(
+def feature_rows(
     frame: pd.DataFrame, fields: tuple[FieldSchema, ...], schema: TableSchema, *, place: str
 ) -> Table:
-    """Return the rows in the table's order, checked as in training but for label and cohort."""
+    """Return the rows in the table's order, checked as in training but for label and cohort.
+
+    Raises:
+        SiteDataError: the table does not hold what the schema promises.
+    """
     names = {field.name for field in fields}
     label = schema.label_column
     # The label is what is asked for: whatever the table says of it is not looked at.
@@ -159,7 +163,12 @@ def _as_frame(
     return found
 
 
-def _statistics_of(model: TrainedModel, fields: tuple[FieldSchema, ...]) -> Statistics:
+def statistics_of(model: TrainedModel, fields: tuple[FieldSchema, ...]) -> Statistics:
+    """Return the sums that scale the model's features.
+
+    Raises:
+        ConfigError: the model lacks them, or they are of other features.
+    """
     if model.statistics is None:
         raise ConfigError(
             f"model {model.name}: the sums that scale its features are each site's own "
@@ -193,7 +202,7 @@ def _open_run(folder: Path) -> TrainedModel:
         )
     try:
         state = load_file(file)
-        statistics = _run_statistics(folder)
+        statistics = run_statistics(folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder}: cannot be read ({error})") from error
     return TrainedModel(unsigned_header(config, schema), state, statistics, "global")
@@ -207,7 +216,7 @@ def _schema_folder(folder: Path, name: str) -> Path:
     return Path(os.fsdecode(written.read_bytes()).strip())
 
 
-def _run_statistics(folder: Path) -> Statistics | None:
+def run_statistics(folder: Path) -> Statistics | None:
     """Return the sums that the run's newest checkpoint holds, if the sites shared any."""
     places = [folder / "checkpoints", *sorted(folder.glob("repeats/*/checkpoints"))]
     for place in places:

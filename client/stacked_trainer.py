@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedward.client.corrections import Correction, fedprox, scaffold
+from fedward.client.precision import Execution
 from fedward.client.site import Site
 from fedward.client.stacked import StackedResult, can_stack, train_stacked
 from fedward.client.trainer import LocalTrainer, TrainerSettings
@@ -39,8 +40,9 @@ Floats = npt.NDArray[np.float32]
 def make_trainer(
     task: Task, model: nn.Module, shared: ParameterSet, settings: TrainerSettings
 ) -> LocalTrainer:
-    """Return a trainer that stacks sites if the model allows it, else one that does not."""
-    kind = StackedTrainer if can_stack(model) else LocalTrainer
+    """Return a trainer that stacks sites if model and settings allow it, else one that does not."""
+    plain = Execution.of(settings.local).is_plain
+    kind = StackedTrainer if plain and can_stack(model) else LocalTrainer
     return kind(task, model, shared, settings)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedward.common.images.mask_metrics import is_mask_figure
 from fedward.common.tables.encode import SUMS_PER_FIELD
 from fedward.common.tables.schema import SubgroupSchema, TableSchema
 
@@ -209,9 +210,13 @@ def _clear(
     """Return the figures with those that may not leave blanked, and their number."""
     cleared: dict[str, dict[str, Any]] = {}
     withheld = 0
+    count = _count(figures)
     for name, figure in figures.items():
         undefined = figure["value"] is None and figure.get("reason") not in SAFE_REASONS
-        fits = shown and _n(figure) >= k and (with_classes or name in CLASSLESS)
+        of_masks = is_mask_figure(name)
+        fits = shown and _n(figure) >= k and (with_classes or of_masks or name in CLASSLESS)
+        if of_masks and _tells_of_few(name, figure, count, k):
+            fits = False
         if fits and not undefined:
             cleared[name] = dict(figure)
             continue
@@ -219,6 +224,14 @@ def _clear(
         reason = f"withheld by the site: it may tell of fewer than {k} patients"
         cleared[name] = {"value": None, "low": None, "high": None, "n": None, "reason": reason}
     return cleared, withheld
+
+
+def _tells_of_few(name: str, figure: Mapping[str, Any], count: int, k: int) -> bool:
+    """Return whether fewer than `k` lack a mask, or a count of rows is itself so small."""
+    cells = [count - _n(figure)]
+    if name.startswith("num_"):
+        cells.append(int(figure["value"] or 0))
+    return any(0 < cell < k for cell in cells)
 
 
 def _merged(curve: Mapping[str, Sequence[float]], k: int) -> dict[str, list[float]] | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
+from fedward.client.precision import Execution
 from fedward.client.sampling import ShuffleSampler
 from fedward.client.site import Site
 from fedward.client.training import LocalResult, PlainStep, train_locally
@@ -33,10 +34,8 @@ from fedward.common.records import (
     Instruction,
     Update,
 )
-from fedward.common.task import Batch, PatientDataset, Task
+from fedward.common.task import Kept, PatientDataset, SiteData, Task
 from fedward.common.vectors import Vector
-
-CHUNK_ROWS = 4096
 
 
 class Trainer(Protocol):
@@ -80,6 +79,8 @@ class LocalTrainer:
         self.settings = settings
         self.optimizer = OptimizerSettings.of(settings.local)
         local = settings.local
+        self.execution = Execution.of(local)
+        self.execution.prepare(model)
         self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
         # What stays at a site starts alike everywhere: as the model was initialised.
         self._initial = {
@@ -99,13 +100,13 @@ class LocalTrainer:
             NoPatientsError: there is no training patient.
         """
         started = time.perf_counter()
-        data = site.data(instruction.statistics).train
+        data = site.data(instruction.statistics)
         if DITTO_LAMBDA in instruction.options:
             self._train_personal(site, instruction, data)
         self._load(site, instruction)
         before = None
         if instruction.options.get(LOSS_OF_RECEIVED_MODEL):
-            before = self._mean_loss(data.all_rows())
+            before, _ = self._examine(data.train)
         result = self._run(site, instruction, data, self._correction(site, instruction))
         vectors = {PARAMETERS: self.shared.flatten(self.model.state_dict())}
         if CONTROL in instruction.vectors:
@@ -114,7 +115,8 @@ class LocalTrainer:
             )
         self._keep_local(site, instruction)
         report = {"seconds": time.perf_counter() - started, "num_steps": result.num_steps}
-        return Update(len(data), result.loss if before is None else before, vectors, report)
+        loss = result.loss if before is None else before
+        return Update(len(data.train), loss, vectors, report)
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
         """Return the figures of the received model on the site's test patients.
@@ -132,15 +134,12 @@ class LocalTrainer:
         personal = self._remembered(site, instruction, "personal")
         if personal is not None:
             self._load_named(personal)
-        rows = data.test.all_rows()
-        outputs = self._outputs(rows)
-        rows = {key: column.cpu() for key, column in rows.items()}
-        loss = float(self.task.loss_per_sample(outputs, rows).mean())
-        figures = self.task.metrics(outputs, rows)
+        loss, kept = self._examine(data.test)
+        figures = self.task.metrics(kept)
         report = {
             "metrics": {name: asdict(figure) for name, figure in figures.items()},
             "num_examples": {"train": len(data.train), "test": len(data.test)},
-            **self.task.details(outputs, rows),
+            **self.task.details(kept),
             "seconds": time.perf_counter() - started,
         }
         return Update(len(data.test), loss, {}, report)
@@ -149,11 +148,12 @@ class LocalTrainer:
         self,
         site: Site,
         instruction: Instruction,
-        data: PatientDataset,
+        data: SiteData,
         correction: Correction | None,
         purpose: str = "batches",
     ) -> LocalResult:
         """Train the loaded model."""
+        loss = self.task.training_loss(self.model, data.validation)
         number = instruction.binding.round_number
         rng = torch_generator(
             self.settings.seed, purpose=purpose, site=site.site_id, round_number=number
@@ -161,10 +161,11 @@ class LocalTrainer:
         with self._seeded_dropout(site.site_id, number, purpose):
             result = train_locally(
                 self.model,
-                data,
-                step=PlainStep(self.task.loss_per_sample, self.optimizer, correction),
+                data.train,
+                step=PlainStep(loss, self.optimizer, correction, execution=self.execution),
                 sampler=self.sampler,
                 rng=rng,
+                augment=self.task.augment,
             )
         self.model.zero_grad()  # gradients take as much memory as the model
         return result
@@ -179,7 +180,7 @@ class LocalTrainer:
             return scaffold(self.shared, instruction.vectors[CONTROL], own)
         return None
 
-    def _train_personal(self, site: Site, instruction: Instruction, data: PatientDataset) -> None:
+    def _train_personal(self, site: Site, instruction: Instruction, data: SiteData) -> None:
         """Train the site's personal model of Ditto, and keep it."""
         self._load(site, instruction)
         personal = self._remembered(site, instruction, "personal")
@@ -254,21 +255,22 @@ class LocalTrainer:
         number = instruction.binding.round_number + int(instruction.is_evaluation)
         return site.store.get(self.settings.run_key, site.site_id, name, before_round=number)
 
-    def _outputs(self, rows: Batch) -> Tensor:
-        """Return the model's outputs on the CPU, where figures are computed."""
+    def _examine(self, data: PatientDataset) -> tuple[float, Kept]:
+        """Return the model's mean loss over all rows, and what figures need of each."""
         self.model.eval()
+        rows = data.all_rows()
+        at_once = self.task.rows_per_pass
+        losses: list[Tensor] = []
+        kept: list[Kept] = []
         with torch.no_grad():
-            parts = [
-                self.model(
-                    {key: column[place : place + CHUNK_ROWS] for key, column in rows.items()}
-                )
-                for place in range(0, len(rows["label"]), CHUNK_ROWS)
-            ]
-            return torch.cat(parts).cpu()
-
-    def _mean_loss(self, rows: Batch) -> float:
-        labels = {key: column.cpu() for key, column in rows.items()}
-        return float(self.task.loss_per_sample(self._outputs(rows), labels).mean())
+            for place in range(0, len(rows["patient_id"]), at_once):
+                batch = {key: column[place : place + at_once] for key, column in rows.items()}
+                outputs = self.execution.forward(self.model, batch)
+                losses.append(self.task.loss_per_sample(outputs, batch).cpu())
+                found = self.task.condense(outputs, batch)
+                kept.append({key: value.cpu() for key, value in found.items()})
+        whole = {key: torch.cat([part[key] for part in kept]) for key in kept[0]}
+        return float(torch.cat(losses).mean()), whole
 
     def _seeded_dropout(
         self, site: str, round_number: int, purpose: str

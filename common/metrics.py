@@ -40,9 +40,21 @@ BINARY_METRICS = (
     "accuracy",
 )
 MULTICLASS_METRICS = ("auroc", "f1", "accuracy")
-LOWER_IS_BETTER = frozenset({"brier", "ece", "loss", "train_loss", "eval_loss"})
+_LOWER = frozenset({"brier", "ece", "loss", "train_loss", "eval_loss"})
+_LOWER_OF_MASKS = ("hd95_mm", "hd95_px", "false_lesions", "num_prediction_empty")
+_UNBOUNDED = (*_LOWER_OF_MASKS, "num_truth_empty")
 THRESHOLD = 0.5
 ROOT_GAP = 1e-9
+
+
+def lower_is_better(name: str) -> bool:
+    """Return whether a smaller value of a figure is a better one; also `hd95_mm.kidney`."""
+    return name in _LOWER or name.partition(".")[0] in _LOWER_OF_MASKS
+
+
+def highest_of(name: str) -> float:
+    """Return the largest value that a figure can have."""
+    return math.inf if name.partition(".")[0] in _UNBOUNDED else 1.0
 
 
 @dataclass(frozen=True)

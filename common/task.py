@@ -4,7 +4,7 @@ A batch is a dict of tensors with equal first dimension B (B = 0 is legal). It a
 `patient_id` (B,) int64, `label` (B,), and one boolean `mask.<modality>` (B,) per modality.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,11 @@ import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+Outputs = Any
+"""What a model answers with: a tensor of logits, or a dict of them."""
+Loss = Callable[[Outputs, Batch], Tensor]
+Augment = Callable[[Batch, torch.Generator], Batch]
+Kept = dict[str, Tensor]
 Statistics = npt.NDArray[np.float64]
 
 
@@ -60,14 +65,17 @@ class PatientDataset:
 
 @dataclass(frozen=True, repr=False)
 class SiteData:
-    """One site's patients, split: no patient is in both parts."""
+    """One site's patients, split: no patient is in two parts."""
 
     train: PatientDataset
     test: PatientDataset
+    validation: PatientDataset | None = None
+    """Patients that steer training without being trained on; None where nothing needs them."""
 
     def to(self, device: torch.device) -> "SiteData":
         """Return the same patients on `device`."""
-        return SiteData(self.train.to(device), self.test.to(device))
+        validation = None if self.validation is None else self.validation.to(device)
+        return SiteData(self.train.to(device), self.test.to(device), validation)
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,12 @@ class Task(Protocol):
 
     name: str
     primary_metric: str
+    secondary_metric: str | None
+    """Compared as well where a task has two sides, such as masks beside classes."""
     statistics_size: int
     """Length of `local_statistics`, known without data."""
+    rows_per_pass: int
+    """Most rows that are evaluated at once."""
 
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model; the caller seeds torch (`seeded_global_torch`)."""
@@ -110,13 +122,32 @@ class Task(Protocol):
             statistics: summed over the federation; None uses the site's own.
         """
 
-    def loss_per_sample(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return the (B,) losses. Never couples the samples of a batch."""
+    def loss_per_sample(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return the (B,) losses by which models are compared. Never couples the samples."""
 
-    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Metric]:
-        """Return every figure of the task, computed over all test rows of one site."""
+    def training_loss(self, model: nn.Module, validation: PatientDataset | None) -> Loss:
+        """Return the per-sample loss that one round minimises.
 
-    def details(self, outputs: Tensor, batch: Batch) -> dict[str, Any]:
+        Args:
+            model: as it was received.
+            validation: patients whose figures may weigh the parts of the loss.
+        """
+
+    @property
+    def augment(self) -> Augment | None:
+        """What is done to each training batch, sample by sample; None: nothing."""
+
+    def condense(self, outputs: Outputs, batch: Batch) -> Kept:
+        """Return all that figures need of one pass: small tensors with first dimension B."""
+
+    def metrics(self, kept: Kept) -> dict[str, Metric]:
+        """Return every figure of the task.
+
+        Args:
+            kept: what `condense` returned, over all test rows of one site, on the CPU.
+        """
+
+    def details(self, kept: Kept) -> dict[str, Any]:
         """Return what the report shows beside the figures: `calibration`, `subgroups`."""
 
 

@@ -17,6 +17,14 @@ TITLES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "accuracy": "Accuracy",
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95_mm": "HD95 (mm)",
+    "hd95_px": "HD95 (pixels)",
+    "lesion_sensitivity": "Lesions found",
+    "false_lesions": "False lesions per row",
+    "num_truth_empty": "Rows without a lesion",
+    "num_prediction_empty": "Rows with nothing found",
     "train_loss": "Training loss",
     "eval_loss": "Loss on test patients",
 }
@@ -24,6 +32,9 @@ TITLES = {
 
 def title(metric: str) -> str:
     """Return the name of a figure for headings."""
+    name, _, structure = metric.partition(".")
+    if structure:
+        return f"{title(name)}, {structure}"
     return TITLES.get(metric, metric.replace("_", " ").replace("-", " ").capitalize())
 
 

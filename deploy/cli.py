@@ -7,14 +7,17 @@ from importlib.metadata import version
 from fedward.deploy.commands import (
     approve,
     audit,
+    compare,
     data,
     federation,
     keys,
     model,
     operators,
     pages,
+    plan,
     runs,
     site,
+    synth,
 )
 from fedward.simulations.cli import guarded
 
@@ -30,12 +33,27 @@ examples:
   fedward client --kit kits/site-a --site site.yaml the hospital
   fedward submit run.yaml --kit kits/operator-anna --key anna.key --wait
   fedward data list                   public data sets that the shipped configurations use
+  fedward synth phantom --out DIR     CT phantoms with known truth
 
 exit codes: 0 ok, 2 configuration, 3 site data, 4 network, 5 quorum lost, 6 privacy budget spent,
 7 storage, 70 a bug
 """
 _ABOUT = "Federated, privacy-preserving learning across hospitals."
-_GROUPS = (runs, keys, federation, operators, site, approve, audit, model, pages, data)
+_GROUPS = (
+    runs,
+    keys,
+    federation,
+    operators,
+    site,
+    approve,
+    audit,
+    model,
+    compare,
+    plan,
+    pages,
+    data,
+    synth,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

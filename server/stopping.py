@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from fedward.common.config.run import StopConfig
+from fedward.common.metrics import lower_is_better
 from fedward.server.checkpoint import Progress
 
 
@@ -27,7 +28,7 @@ def update_patience(
     if stop is None:
         return progress
     value = figures.get(stop.metric)
-    sign = -1.0 if stop.metric.endswith("loss") or stop.metric in {"brier", "ece"} else 1.0
+    sign = -1.0 if lower_is_better(stop.metric) else 1.0
     best = progress.best_value
     if value is not None and (best is None or sign * (value - best) > stop.min_delta):
         return replace(progress, best_value=value, evaluations_without_gain=0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedward.common.intervals import mean_interval, site_mean
+from fedward.common.metrics import highest_of
 from fedward.common.study import Study
 from fedward.common.task import Metric
 from fedward.server.history import Entry
@@ -33,6 +34,7 @@ def summarise(
         "name": config.name,
         "task": config.task,
         "primary_metric": study.task.primary_metric,
+        "secondary_metric": study.task.secondary_metric,
         "model": config.model.name,
         "strategy": config.strategy.name,
         "engine": config.engine.name,
@@ -126,17 +128,17 @@ def _mean(repeated: Sequence[Figures]) -> Figures:
         figures = [f[name] for f in repeated if name in f]
         values = [f["value"] for f in figures if f.get("value") is not None]
         if values:
-            combined[name] = as_json(_within_unit_range(mean_interval(values)))
+            combined[name] = as_json(_within_range(mean_interval(values), highest_of(name)))
         else:
             combined[name] = dict(figures[0])
     return combined
 
 
-def _within_unit_range(mean: Metric) -> Metric:
-    """Cut a t interval where the figure itself ends: all of ours lie between 0 and 1."""
+def _within_range(mean: Metric, highest: float) -> Metric:
+    """Cut a t interval where the figure itself ends; none of ours is below 0."""
     if mean.low is None or mean.high is None:
         return mean
-    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, highest))
 
 
 def _metric(figure: Mapping[str, Any]) -> Metric:

@@ -21,6 +21,7 @@ from fedward.server.summary import summarise
 from fedward.simulations.console import Display
 from fedward.simulations.federation import Federation, run_federation
 from fedward.simulations.grids.base import SimulationGrid
+from fedward.simulations.pictures import write_pictures
 
 BASELINE_NAMES = {"local": "each site alone", "pooled": "all rows together"}
 
@@ -61,6 +62,7 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
     model = federation.new_model()
     shared.load(model, outcome.progress.vectors[PARAMETERS])
     save_weights(model, folder / "model.safetensors")
+    write_pictures(federation, outcome.progress, folder)
     summary = summarise(
         federation,
         outcome,

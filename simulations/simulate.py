@@ -126,6 +126,10 @@ def _run_all(
     from fedward.server.summary import combine
     from fedward.simulations.repetition import run_repetition
 
+    if config.data.phantom is not None:
+        from fedward.simulations.image_sites import make_phantoms
+
+        make_phantoms(config.data.phantom, say=display.phase)
     repetitions = expand_repeats(config)
     if len(repetitions) == 1:
         return run_repetition(config, repetitions[0], folder, base_dir, grid=grid, display=display)

@@ -4,6 +4,7 @@ At a hospital the same task reads a `FileSource` of its own; nothing else differ
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fedward.client.data.array_source import ARRAY_SUFFIX, read_arrays, table_from_arrays
 from fedward.client.data.catalogue import resolve_root
 from fedward.client.data.read import read_frame, table_from_frame
-from fedward.client.data.source import FileSource
+from fedward.common.config.image import ImageConfig
 from fedward.common.config.run import DataConfig, PartitionConfig
 from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.randomness import numpy_generator
@@ -25,10 +27,13 @@ from fedward.common.tables.schema import TableSchema, load_schema
 from fedward.common.tables.table import Column, Table, TableSource
 from fedward.common.task import PatientDataset
 from fedward.simulations.builtin import BUILTIN, builtin_frame, generated_source
+from fedward.simulations.image_sites import open_source, phantom_sources
 from fedward.simulations.partition import partition, site_names
 
 GENERATED = "gaussian-sites"
-CutKey = tuple[Path | None, int, str, TableSchema, int]
+CutKey = tuple[Path | None, int, str, str, int]
+MakeTable = Callable[[pd.DataFrame, str], Table]
+"""Makes a site's table of some rows; the text says where they come from."""
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -148,27 +153,48 @@ def pool(datasets: Iterable[PatientDataset]) -> PatientDataset:
 
 def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> SimulatedSites:
     assert data.root is not None
+    if data.phantom is not None:
+        return SimulatedSites(phantom_sources(data, schema))
     if data.sites is not None:
         root = resolve_root(data.root, base_dir)
         return SimulatedSites(
             {
-                site: partial(FileSource, site, root / own.file, schema)
+                site: partial(open_source, site, root / own.file, schema, data.image)
                 for site, own in data.sites.items()
             }
         )
     config = data.partition
     assert config is not None
-    key: CutKey
+    path, written_ns = None, 0
     if data.root != BUILTIN:
         path = resolve_root(data.root, base_dir) / config.table
         # Part of the key of `_cut`: an edited file is read again.
         written_ns = path.stat().st_mtime_ns if path.is_file() else 0
-        key = (path, written_ns, config.model_dump_json(), schema, seed)
     elif config.table == GENERATED:
         return _generated(config, schema, seed)
-    else:
-        key = (None, 0, config.model_dump_json(), schema, seed)
+    wanted = _Wanted(config, data.image, schema)
+    key: CutKey = (path, written_ns, wanted.as_json(), config.model_dump_json(), seed)
     return SimulatedSites({site: partial(_share, site, key) for site in _cut(*key)})
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is made of one table; as text it is part of a key."""
+
+    config: PartitionConfig
+    image: ImageConfig | None
+    schema: TableSchema
+
+    def as_json(self) -> str:
+        image = None if self.image is None else self.image.model_dump_json()
+        return json.dumps([image, self.schema.model_dump_json(by_alias=True)])
+
+    @classmethod
+    def of(cls, wanted_json: str, config_json: str) -> "_Wanted":
+        image_json, schema_json = json.loads(wanted_json)
+        image = None if image_json is None else ImageConfig.model_validate_json(image_json)
+        config = PartitionConfig.model_validate_json(config_json)
+        return cls(config, image, TableSchema.model_validate_json(schema_json))
 
 
 def _share(site: str, key: CutKey) -> TableShare:
@@ -178,18 +204,16 @@ def _share(site: str, key: CutKey) -> TableShare:
 
 @lru_cache(maxsize=4)
 def _cut(
-    path: Path | None, written_ns: int, config_json: str, schema: TableSchema, seed: int
+    path: Path | None, written_ns: int, wanted_json: str, config_json: str, seed: int
 ) -> dict[str, Table]:
     """Return each site's table. Read once per process: workers and server ask for the same."""
     del written_ns
-    config = PartitionConfig.model_validate_json(config_json)
-    if path is None:
-        frame, place = builtin_frame(config.table), f"builtin {config.table}"
-    else:
-        frame, place = read_frame(path), str(path)
+    wanted = _Wanted.of(wanted_json, config_json)
+    config = wanted.config
+    frame, make, place = _readable(path, wanted)
     if config.by == "column":
-        return _by_column(frame, config.column or "", schema, place=place)
-    table = table_from_frame(frame, schema, place=place)
+        return _by_column(frame, config.column or "", make, place=place)
+    table = make(frame, place)
     # Patients are dealt, not rows: nobody is at two sites.
     _, first, owner = np.unique(table.patient_id, return_index=True, return_inverse=True)
     label = np.zeros(len(first), dtype=np.int64)
@@ -198,6 +222,25 @@ def _cut(
     rng = numpy_generator(seed, purpose="partition")
     patients = partition(label, config, rng, column=None if column is None else column[first])
     return {site: table.take(np.isin(owner, own)) for site, own in patients.items()}
+
+
+def _readable(path: Path | None, wanted: _Wanted) -> tuple[pd.DataFrame, MakeTable, str]:
+    """Return the columns of a table or of an array file, and what makes rows of some of them."""
+    schema = wanted.schema
+
+    def from_columns(frame: pd.DataFrame, place: str) -> Table:
+        return table_from_frame(frame, schema, place=place)
+
+    if path is None:
+        return builtin_frame(wanted.config.table), from_columns, f"builtin {wanted.config.table}"
+    if path.suffix != ARRAY_SUFFIX:
+        return read_frame(path), from_columns, str(path)
+    frame, arrays = read_arrays(path, schema)
+
+    def from_arrays(frame: pd.DataFrame, place: str) -> Table:
+        return table_from_arrays(frame, arrays, schema, image=wanted.image, place=place)
+
+    return frame, from_arrays, str(path)
 
 
 def _sorting_column(table: Table, config: PartitionConfig, place: str) -> Column | None:
@@ -213,7 +256,7 @@ def _sorting_column(table: Table, config: PartitionConfig, place: str) -> Column
 
 
 def _by_column(
-    frame: pd.DataFrame, column: str, schema: TableSchema, *, place: str
+    frame: pd.DataFrame, column: str, make: MakeTable, *, place: str
 ) -> dict[str, Table]:
     if column not in frame.columns:
         hint = did_you_mean(column, map(str, frame.columns))
@@ -226,8 +269,7 @@ def _by_column(
             "(letters, digits, - and _, at most 63)"
         )
     return {
-        site: table_from_frame(frame[names == site], schema, place=f"{place}, site {site}")
-        for site in sorted(names.unique())
+        site: make(frame[names == site], f"{place}, site {site}") for site in sorted(names.unique())
     }
 
 

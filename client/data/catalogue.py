@@ -21,9 +21,10 @@ import pandas as pd
 
 from fedward.client.data.convert import heart_disease_table, sepsis_first_hours
 from fedward.client.data.read import read_frame, table_from_frame
+from fedward.client.data.source import ARRAYS
 from fedward.common.errors import ConfigError, NetworkError, SiteDataError, StorageError
 from fedward.common.registry import did_you_mean
-from fedward.common.tables.schema import load_schema
+from fedward.common.tables.schema import TableSchema, load_schema
 
 DATA_DIR = "FEDWARD_DATA_DIR"
 TIMEOUT_S = 60
@@ -44,7 +45,9 @@ class DataSet:
     """Rows and positive rows of each converted file."""
     label: str
     sha256: str
-    """Of the parsed tables, as `content_hash` returns it."""
+    """Of the parsed tables or arrays, as `content_hash` returns it."""
+    by_hand: str = ""
+    """Why it cannot be fetched, and what to do; empty where it can."""
 
     @property
     def local_path(self) -> Path | None:
@@ -85,7 +88,51 @@ SEPSIS = DataSet(
     label="sepsis",
     sha256="a922e791e847b52c2271bd96e99f928389b2bae78b487570913e6c1787344fd9",
 )
-DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS)}
+KIDNEY_STONES = DataSet(
+    name="kidney-stone-slices",
+    folder="kssd2025_kidney_stone",
+    title="KSSD2025: 838 axial CT slices with masks of kidney stones, 8 bits, without spacing",
+    licence="unclear: the repository states none, the parent set is said to be CC BY 4.0; use it "
+    "for experiments of your own, and publish no picture of it",
+    citation="KSSD2025 (Kaggle, murillobouzon/kssd2025-kidney-stone-segmentation-dataset), from "
+    "the CT KIDNEY DATASET, Islam et al. 2022",
+    home="https://github.com/p-art-dheev/kidney-stone-segmentation",
+    files={"kssd2025_256.npz": (838, 0)},
+    label="",
+    sha256="4006b52ed5c319c14da2a5af7010acc9ff354603ff09a6397e24e326d945fb80",
+    by_hand="its licence is unclear, so fedward does not download it; average the 512 x 512 slices "
+    "to 256 x 256, and write `images`, `masks`, `ids`, `stone_px_512` and `series_guess` with "
+    "numpy.savez_compressed",
+)
+NODULES = DataSet(
+    name="lidc-nodules",
+    folder="lidc_nodules_2d",
+    title="LIDC-IDRI: 2,680 lung nodules in their largest slice, HU, four scanner vendors",
+    licence="CC BY 3.0 (the images, TCIA)",
+    citation="Armato et al. 2011, Med Phys 38:915-931, doi:10.7937/K9/TCIA.2015.LO9QL9SX",
+    home="https://github.com/mtzig/LIDC_GDRO",
+    files={"lidc_nodules_2d_71.npz": (2680, 702)},
+    label="malignancy_mean",
+    sha256="dd7c1e759c0c0428bc7febffaf7f38a16ae82f3b8348719d13cd8597de489b8e",
+    by_hand="its home holds text files of crops and contours, and no archive of this form; write "
+    "`images` (int16 HU), `masks` (packed bits), `mask_shape` and a value per nodule of each "
+    "column of the schema with numpy.savez_compressed",
+)
+NODULES_3D = DataSet(
+    name="lidc-nodules-3d",
+    folder="lidc_nodules_3d_51",
+    title="134 lung nodules in crops of 51 x 51 x 51 voxels with masks, 8 bits, without spacing",
+    licence="none in the repository: for experiments of your own, and publish no picture of it",
+    citation="Pessanha, github.com/franciscapessanha/Pulmonary-nodules-analysis; ratings as in "
+    "LIDC-IDRI, Armato et al. 2011",
+    home="https://github.com/franciscapessanha/Pulmonary-nodules-analysis",
+    files={"lidc_nodules_51.npz": (134, 67)},
+    label="malignancy",
+    sha256="e09e56a8e8735099147cf090c19bc42706b33ac234cf883139b8a143b111c57a",
+    by_hand="it has no licence, so fedward does not download it; write `images` (uint8), `masks` "
+    "(packed bits), `mask_shape`, `patient`, `ids` and the ratings with numpy.savez_compressed",
+)
+DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS, KIDNEY_STONES, NODULES, NODULES_3D)}
 
 
 def data_dir() -> Path:
@@ -114,6 +161,10 @@ def resolve_root(root: str, base_dir: Path) -> Path:
     name = by_folder.get(root, root.replace("_", "-").lower())
     if name in DATA_SETS:
         found = DATA_SETS[name].local_path
+        if found is None and DATA_SETS[name].by_hand:
+            raise ConfigError(
+                f"data.root: {root} is not in {data_dir()}; {_bring(DATA_SETS[name])}"
+            )
         if found is None:
             raise ConfigError(
                 f"data.root: {root} is not in {data_dir()}; run: fedward data fetch {name}\n"
@@ -157,11 +208,20 @@ def fetch(name: str, *, to: Path | None = None, progress: Say = lambda text: Non
         except SiteDataError as error:
             raise SiteDataError(f"{error}; delete {target} and fetch it again") from error
         return target
+    if entry.by_hand:
+        raise ConfigError(f"{name} must be brought by hand: {_bring(entry)}")
     archive = _download(entry.home, progress)
     progress("converting")
     _put_in_place(_convert(entry, archive), entry, target)
     progress(f"verified, {content_hash(target, entry)[:16]}")
     return target
+
+
+def _bring(entry: DataSet) -> str:
+    return (
+        f"{entry.by_hand}; put {', '.join(entry.files)} into a folder {entry.folder} there, or set "
+        f"{DATA_DIR} to where that folder is (home: {entry.home})"
+    )
 
 
 def _convert(entry: DataSet, archive: bytes) -> dict[str, pd.DataFrame]:
@@ -196,9 +256,11 @@ def verify(entry: DataSet, folder: Path) -> None:
     """
     schema = load_schema(entry.name)
     for file, (num_rows, num_positive) in entry.files.items():
-        frame = read_frame(folder / file)
-        table_from_frame(frame, schema, place=f"{entry.name}, {file}")
-        found = (len(frame), int((frame[entry.label] > 0).sum()))
+        frame = _frame(folder / file, schema)
+        table = table_from_frame(frame, schema, place=f"{entry.name}, {file}")
+        # A rule that drops rows is our own: what was published is counted with them.
+        positive = (frame[entry.label] > 0) if schema.image is None else table.label > 0
+        found = (len(frame), int(positive.sum()))
         if found != (num_rows, num_positive):
             raise SiteDataError(
                 f"{entry.name}, {file}: {found[0]} rows, {found[1]} positive; published are "
@@ -210,14 +272,25 @@ def verify(entry: DataSet, folder: Path) -> None:
         )
 
 
+def _frame(path: Path, schema: TableSchema) -> pd.DataFrame:
+    if schema.image is None:
+        return read_frame(path)
+    from fedward.client.data.array_source import read_arrays  # torch: seconds; a list needs none
+
+    return read_arrays(path, schema)[0]
+
+
 def content_hash(folder: Path, entry: DataSet) -> str:
-    """Return the SHA-256 of the parsed tables.
+    """Return the SHA-256 of the parsed tables, or of the arrays.
 
     It depends on names and values (as float32), not on how they are written, nor on the order of
     rows and columns, nor on the version of pandas.
     """
     digest = hashlib.sha256()
     for file in sorted(entry.files):
+        if file.endswith(ARRAYS):
+            _hash_arrays(folder / file, digest)
+            continue
         table = pd.read_csv(folder / file)
         names = sorted(map(str, table.columns))
         table = table.sort_values(names, kind="stable")
@@ -231,6 +304,14 @@ def content_hash(folder: Path, entry: DataSet) -> str:
             else:
                 digest.update(name.encode() + b"=" + "\n".join(map(str, column)).encode())
     return digest.hexdigest()
+
+
+def _hash_arrays(path: Path, digest: "hashlib._Hash") -> None:
+    with np.load(path, allow_pickle=False) as stored:
+        for name in sorted(stored.files):
+            array = stored[name]
+            digest.update(f"{name}={array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def _download(url: str, progress: Say) -> bytes:

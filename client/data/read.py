@@ -91,7 +91,9 @@ def usable_rows(
     if excluded:
         frame = frame[~_is_excluded(frame, schema, excluded, place)]
     for rule in schema.drop:
-        frame = frame[~(_numbers(frame[rule.column], rule.column, place) <= rule.at_most)]
+        values = _numbers(frame[rule.column], rule.column, place)
+        gone = values == rule.equals if rule.at_most is None else values <= rule.at_most
+        frame = frame[~gone]
     return frame
 
 
@@ -114,7 +116,7 @@ def check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
     needed |= {schema.patient_id} if schema.patient_id else set()
     have = [str(name) for name in frame.columns]
     missing = [name for name in sorted(needed) if name not in have]
-    if len(missing) == len(needed) and len(have) > 1:
+    if missing and len(missing) == len(needed) and len(have) > 1:
         # Nothing of a first line that is no header is repeated: it would be a patient's row.
         raise SiteDataError(
             f"{place}: has none of the columns of schema {schema.name}; does the file start with "

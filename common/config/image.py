@@ -80,5 +80,5 @@ class LossConfig(Section):
     """How much easy samples count less."""
     focal_scale: float = Field(default=0.25, gt=0)
     """Scale of the focal term."""
-    balanced: bool = False
-    """Weigh classes against their share of the training rows."""
+    deep_supervision: bool = True
+    """Whether coarser masks count too, where the network gives them."""

@@ -121,7 +121,7 @@ class ModelConfig(OpenSection):
     """Which network; its own keys beside `name` (see `fedward.common.models`)."""
 
     init: Text | None = None
-    """A `.safetensors` file to start from, instead of random weights."""
+    """A `.safetensors` file, or the folder of a MONAI bundle, to start from."""
 
 
 class StrategyConfig(OpenSection):

@@ -24,8 +24,10 @@ class SiteDataConfig(Section):
 
     path: Text
     """A file or folder of this site."""
-    format: Literal["table"] = "table"
-    """How the data are laid out."""
+    format: Literal["table", "ct"] = "table"
+    """`table`: a file of rows; `ct`: a folder of DICOM or NIfTI scans with a clinical table."""
+    cache: Text = "ct-cache"
+    """Of `ct`: a folder for what was read; it holds images of patients, and stays here."""
     schema_name: Text = Field(alias="schema")
     """A schema that ships with fedward, or the path of a schema file."""
     exclude: Text | None = None

@@ -10,6 +10,8 @@ LPS orientation, transposed: index (d, h, w) grows towards superior, posterior, 
 | `mask` | (N, D, H, W) uint8 | 0, or k for the k-th of the schema's structures |
 | `has.image`, `has.mask`, `has.table`, `has.label` | (N,) bool | whether the row has it; zeros stand where not |
 | `spacing_mm` | (N, 3) float32 | size of a voxel along D, H, W; NaN where it is not known |
+| `original.size` | (N, 3) int32 | voxels of the scan along D, H, W before anything was done to it |
+| `original.spacing_mm` | (N, 3) float32 | size of those voxels |
 
 A batch has the same names, but: `image` is (B, 1, ...) float16 in [0, 1] after the window, and the
 flags are called `mask.image`, `mask.mask`, `mask.table`, `mask.label`.
@@ -18,6 +20,8 @@ flags are called `mask.image`, `mask.mask`, `mask.table`, `mask.label`.
 IMAGE = "image"
 MASK = "mask"
 SPACING_MM = "spacing_mm"
+ORIGINAL_SIZE = "original.size"
+ORIGINAL_SPACING_MM = "original.spacing_mm"
 MODALITIES = ("image", "mask", "table", "label")
 HAS = "has."
 """Before a modality's name: in a `Table`."""

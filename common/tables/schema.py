@@ -7,7 +7,7 @@ units: they are wide enough for any living patient.
 from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -18,6 +18,7 @@ from fedward.common.errors import ConfigError, NoPatientsError, SiteDataError
 from fedward.common.registry import did_you_mean
 
 Scalar = str | int | float
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class FieldSchema(Section):
@@ -71,10 +72,17 @@ class LabelSchema(Section):
 
 
 class DropRule(Section):
-    """Rows that may not be used: where `column` is at most `at_most`. Missing values stay."""
+    """Rows that may not be used: where `column` is so small, or this. Missing values stay."""
 
     column: str
-    at_most: float
+    at_most: float | None = None
+    equals: float | None = None
+
+    @model_validator(mode="after")
+    def _has_one_rule(self) -> "DropRule":
+        if (self.at_most is None) == (self.equals is None):
+            raise ValueError("give exactly one of at_most and equals")
+        return self
 
 
 class SubgroupSchema(Section):
@@ -100,7 +108,7 @@ class ImageSchema(Section):
     """Of the voxels; for HU, a site whose air is not near -1000 is refused."""
     structures: tuple[str, ...] = Field(default=(), strict=False)
     """What masks hold: value k is the k-th of them; also names of RTSTRUCT and SEG objects."""
-    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict, strict=False)
+    aliases: dict[str, Names] = Field(default_factory=dict)
     """Other names of a structure, such as `stone: [calculus, GTV-1]`; case does not matter."""
     lesion: str | None = None
     """The structure whose connected parts are the lesions."""

@@ -8,6 +8,7 @@ from fedward.common.errors import ConfigError
 from fedward.common.registry import Registry
 from fedward.common.tables.schema import TableSchema, load_schema
 from fedward.common.task import Task
+from fedward.common.tasks.ct_fingerprint import CtFingerprint
 from fedward.common.tasks.ehr_classification import EhrClassification
 
 MakeTask = Callable[[RunConfig, TableSchema, bool], Task]
@@ -17,6 +18,41 @@ tasks: Registry[MakeTask] = Registry("task")
 @tasks.register("ehr-classification")
 def _ehr_classification(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
     return EhrClassification(schema, config.data, config.model, own_models=own_models)
+
+
+@tasks.register("ct-lesions")
+def _ct_lesions(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
+    return _ct("ct-lesions", config, schema, own_models=own_models)
+
+
+@tasks.register("ct-kidney")
+def _ct_kidney(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
+    return _ct("ct-kidney", config, schema, own_models=own_models)
+
+
+@tasks.register("ct-fingerprint")
+def _ct_fingerprint(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
+    del config, schema, own_models
+    return CtFingerprint()
+
+
+def _ct(name: str, config: RunConfig, schema: TableSchema, *, own_models: bool) -> Task:
+    try:
+        # It imports MONAI, which takes seconds and belongs to an extra.
+        from fedward.common.tasks.ct import CtTask
+    except ImportError as error:
+        raise ConfigError(
+            f"task: {name} needs packages that are not installed ({error}); "
+            "they come with: pip install 'fedward[ct]'"
+        ) from error
+    return CtTask(
+        name,
+        schema,
+        config.data,
+        model=config.model,
+        loss=config.loss,
+        own_models=own_models,
+    )
 
 
 def build_task(

@@ -16,7 +16,16 @@ from fedward.common.tables.encode import encode, layout_of, local_statistics, st
 from fedward.common.tables.schema import TableSchema
 from fedward.common.tables.split import held_out_rows
 from fedward.common.tables.table import Table, TableSource
-from fedward.common.task import Batch, Metric, PatientDataset, SiteData, Split, Statistics
+from fedward.common.task import (
+    Batch,
+    Kept,
+    Loss,
+    Metric,
+    PatientDataset,
+    SiteData,
+    Split,
+    Statistics,
+)
 
 SUBGROUP = "subgroup."
 
@@ -34,6 +43,8 @@ class EhrClassification:
 
     name = "ehr-classification"
     primary_metric = "auroc"
+    secondary_metric: str | None = None
+    rows_per_pass = 4096
 
     def __init__(
         self,
@@ -95,18 +106,32 @@ class EhrClassification:
         """Return the (B,) cross-entropies of logits (B, C)."""
         return functional.cross_entropy(outputs, batch["label"], reduction="none")
 
-    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, Metric]:
-        """Return the figures of logits (N, C), each with its interval and n."""
-        return self._metrics(outputs, batch["label"].numpy())
+    def training_loss(self, model: nn.Module, validation: PatientDataset | None) -> Loss:
+        """Return `loss_per_sample`: nothing steers it."""
+        del model, validation
+        return self.loss_per_sample
 
-    def details(self, outputs: Tensor, batch: Batch) -> dict[str, Any]:
+    @property
+    def augment(self) -> None:
+        """Nothing is done to rows of a table."""
+
+    def condense(self, outputs: Tensor, batch: Batch) -> Kept:
+        """Return logits (B, C), labels and subgroups."""
+        groups = {key: rows for key, rows in batch.items() if key.startswith(SUBGROUP)}
+        return {"logits": outputs, "label": batch["label"], **groups}
+
+    def metrics(self, kept: Kept) -> dict[str, Metric]:
+        """Return the figures of logits (N, C), each with its interval and n."""
+        return self._metrics(kept["logits"], kept["label"].numpy())
+
+    def details(self, kept: Kept) -> dict[str, Any]:
         """Return the calibration curve (two classes) and the figures of each subgroup."""
         found: dict[str, Any] = {}
-        label = batch["label"].numpy()
+        outputs, label = kept["logits"], kept["label"].numpy()
         if self.schema.num_classes == 2:
             curve = calibration_curve(label, _probability(outputs)[:, 1])
             found["calibration"] = {k: np.asarray(v).tolist() for k, v in asdict(curve).items()}
-        groups = {key: rows.numpy() for key, rows in batch.items() if key.startswith(SUBGROUP)}
+        groups = {key: rows.numpy() for key, rows in kept.items() if key.startswith(SUBGROUP)}
         if groups:
             found["subgroups"] = {
                 key.removeprefix(SUBGROUP): {

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedward.deploy.commands import montage
 from fedward.deploy.commands.audit import add_site, existing_database
 from fedward.deploy.commands.parsing import Commands, add_command, add_group
 
@@ -65,6 +66,7 @@ def add(commands: Commands) -> None:
         parser.add_argument("name", metavar="NAME", help="as `fedward model list` shows it")
         add_site(parser)
         parser.add_argument("--out", type=Path, required=True, metavar=what)
+    montage.add(verbs)
     predict = _add_predict(commands)
     for parser in (listing, pull, export, predict):
         parser.add_argument("--json", action="store_true", help="for scripts")
@@ -163,7 +165,7 @@ def _load(site_file: Path, name: str) -> "TrainedModel":
         model = models.load(name, plugins=site.config.plugins)
     finally:
         models.close()
-    return with_own_statistics(model, site_source(site, model.schema))
+    return with_own_statistics(model, site_source(site, model.schema, model.config.data.image))
 
 
 def _say(model: "TrainedModel", path: Path, *, as_json: bool) -> int:

@@ -117,9 +117,13 @@ def _figures(run: RunRecord) -> str:
 
 
 def _worth(run: RunRecord) -> str:
-    metric = run.primary_metric
-    if metric is None or "local" not in run.baselines:
+    if not run.headline_metrics or "local" not in run.baselines:
         return ""
+    parts = [part for metric in run.headline_metrics for part in _compared(run, metric)]
+    return "\n\n".join(["## Is it worth joining?", *parts])
+
+
+def _compared(run: RunRecord, metric: str) -> list[str]:
     compared = compare_sites(run, metric)
     mean = compare_mean(run, metric, compared)
     rows = [
@@ -131,13 +135,10 @@ def _worth(run: RunRecord) -> str:
         ]
         for c in [*compared[:MAX_SITES], mean]
     ]
-    return "\n\n".join(
-        [
-            "## Is it worth joining?",
-            f"{headline(compared, mean)} ({wording.title(metric)}.)",
-            _table(["Site", "Alone", "Federated", "Pooled", "Gain", "Answer"], rows),
-        ]
-    )
+    return [
+        f"{headline(compared, mean)} ({text(wording.title(metric))}.)",
+        _table(["Site", "Alone", "Federated", "Pooled", "Gain", "Answer"], rows),
+    ]
 
 
 def _calibration(run: RunRecord) -> str:
@@ -161,20 +162,28 @@ def _calibration(run: RunRecord) -> str:
 
 
 def _subgroups(run: RunRecord) -> str:
-    metric = run.primary_metric
-    rows = [
-        [text(site), text(group), _cell(metrics.get(metric))]
-        for site, result in list(run.federated.sites.items())[:MAX_SITES]
-        for group, metrics in result.subgroups.items()
-        if metric is not None
-    ]
-    if not rows or metric is None:
+    found = subgroup_table(run)
+    if found is None:
         return (
             "## Subgroups\n\nNone were reported: the schema names no subgroups, or the groups "
             "were too small. Differences between groups of patients are unknown."
         )
-    header = ["Site", "Subgroup", wording.title(metric)]
-    return f"## Subgroups\n\nSmall groups have wide intervals.\n\n{_table(header, rows)}"
+    explained = (
+        "Mean over sites and 95 % interval, n summed over the sites that have the figure; then "
+        "each site's own. Small groups have wide intervals, and of many intervals one in twenty "
+        "misses its truth by chance."
+    )
+    if run.repeats:
+        explained += " These are the figures of the first repetition."
+    over_all = [["Subgroup", row] for row in found.groups] + [["Site", row] for row in found.sites]
+    rows = [
+        [str(kind), text(row.name), *map(_subgroup_cell, row.cells)]
+        for kind, row in over_all
+        if isinstance(row, Row)
+    ]
+    header = ["By", "Group", *(text(wording.title(name)) for name in found.metrics)]
+    single = _subgroups_by_site(run)
+    return "\n\n".join(["## Subgroups", explained, _table(header, rows), *single])
 
 
 def _limits(run: RunRecord) -> str:

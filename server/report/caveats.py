@@ -35,6 +35,7 @@ def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
             "The calibration error of even a perfect model is above 0 by chance, the more so the "
             "fewer patients; the lower end of its interval allows for that."
         )
+    said += _on_images(run)
     said += [privacy(run), "fedward is research software. The model is not a medical device."]
     return said
 
@@ -68,6 +69,30 @@ def _on_repetition(run: RunRecord) -> str:
     )
 
 
+def _on_images(run: RunRecord) -> list[str]:
+    said = []
+    if run.has_masks:
+        said.append(
+            "Dice, IoU and HD95 are means over patients, and rows without a structure in truth "
+            "count in none of them; where a model finds nothing, Dice is 0 and HD95 the diagonal "
+            "of the image. HD95 in pixels cannot be compared across scanners."
+        )
+    # Whatever a patient's rows are, accuracy counts what has a label.
+    labelled = [
+        s.metrics["accuracy"].n or 0
+        for s in run.federated.sites.values()
+        if s.num_test is not None and "accuracy" in s.metrics and not run.repeats
+    ]
+    patients = [s.num_test or 0 for s in run.federated.sites.values()]
+    if run.has_masks and any(n > p for n, p in zip(labelled, patients, strict=False)):
+        said.append(
+            "Labels belong to lesions or slices here, of which a patient may have several. Figures "
+            "of classes count each as independent, so their intervals are somewhat too narrow; "
+            "those of masks take a patient as the unit."
+        )
+    return said
+
+
 def _on_differences(run: RunRecord, comparisons: Sequence[Comparison]) -> str:
     how = (
         "A gain's interval takes the two models' figures as independent. They were tested on the "
@@ -80,4 +105,4 @@ def _on_differences(run: RunRecord, comparisons: Sequence[Comparison]) -> str:
     if judged < 5:
         return how
     chance = (1 - 0.95) * judged
-    return f"{how} With {judged:,} hospitals, chance alone may make up to {chance:.0f} look clear."
+    return f"{how} With {judged:,} comparisons, chance alone may make up to {chance:.0f} look clear."

@@ -3,6 +3,8 @@
 Up to `MAX_LINES` sites are drawn as lines; more of them as bands of quantiles.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -20,12 +22,14 @@ STATUS_STYLES = {
 }
 
 
-def learning_charts(rounds: Rounds, primary: str | None) -> tuple[list[Chart], list[Chart]]:
-    """Return the charts to show (loss and headline figure) and those to fold away."""
+def learning_charts(
+    rounds: Rounds, headline: Sequence[str]
+) -> tuple[list[Chart], list[Chart]]:
+    """Return the charts to show (headline figures and loss) and those to fold away."""
     losses = [name for name in ("eval_loss", "train_loss") if name in rounds.figures]
-    others = [name for name in rounds.figures if name not in {*losses, primary}]
-    first = [primary] if primary in rounds.figures else []
-    charts = [figure_by_round(rounds, name) for name in [*first, *losses, *others] if name]
+    others = [name for name in rounds.figures if name not in {*losses, *headline}]
+    first = [name for name in headline if name in rounds.figures]
+    charts = [figure_by_round(rounds, name) for name in [*first, *losses, *others]]
     shown = min(len(charts), len(first) + 1)
     return charts[:shown], charts[shown:]
 

@@ -18,10 +18,16 @@ MAX_CURVES = 8
 MAX_BARS = 2
 
 
-def arms_chart(comparisons: Sequence[Comparison], metric: str) -> Chart:
-    """Return the figure of each site in each way of training, with its interval."""
+def arms_chart(comparisons: Sequence[Comparison], metric: str, *, key: str = "arms") -> Chart:
+    """Return the figure of each site in each way of training, with its interval.
+
+    Args:
+        comparisons: of the sites.
+        metric: the figure.
+        key: names the chart in the page.
+    """
     if len(comparisons) > MAX_ROWS:
-        return _many_sites_chart(comparisons, metric)
+        return _many_sites_chart(comparisons, metric, key=key)
     arms = {
         name: [getattr(c, name) for c in comparisons]
         for name in ARMS
@@ -51,7 +57,7 @@ def arms_chart(comparisons: Sequence[Comparison], metric: str) -> Chart:
     )
     words = "; ".join(f"{c.site}: {worded(c.federated)}" for c in comparisons)
     return Chart(
-        "arms",
+        key,
         f"{title(metric)} by hospital and way of training",
         f"Federated {title(metric)} by hospital: {words}. The table above has every figure.",
         drawn,
@@ -113,7 +119,7 @@ def _row_note(row: int, text: str) -> dict[str, object]:
     }
 
 
-def _many_sites_chart(comparisons: Sequence[Comparison], metric: str) -> Chart:
+def _many_sites_chart(comparisons: Sequence[Comparison], metric: str, *, key: str) -> Chart:
     """Return the gains of many hospitals in order of size, or their figures without a baseline."""
     gains = sorted(
         (c.gain for c in comparisons if c.gain.value is not None), key=lambda g: g.value or 0.0
@@ -141,7 +147,7 @@ def _many_sites_chart(comparisons: Sequence[Comparison], metric: str) -> Chart:
     )
     if gains:
         drawn.add_hline(y=0, line={"color": INK, "width": 1, "dash": "dot"})
-    return Chart("arms", caption, f"{caption}: {len(values):,} hospitals.", drawn, 360)
+    return Chart(key, caption, f"{caption}: {len(values):,} hospitals.", drawn, 360)
 
 
 def calibration_chart(curves: Mapping[str, CalibrationCurve]) -> Chart:

@@ -20,8 +20,8 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from fedward.common import wording
-from fedward.common.metrics import LOWER_IS_BETTER
 from fedward.common.task import Metric
+from fedward.server.report.answers import Answers, answers
 from fedward.server.report.caveats import caveats
 from fedward.server.report.charts import Chart
 from fedward.server.report.charts_rounds import (
@@ -32,20 +32,15 @@ from fedward.server.report.charts_rounds import (
 )
 from fedward.server.report.charts_sites import arms_chart, calibration_chart
 from fedward.server.report.palette import ARMS
+from fedward.server.report.pictures import Picture, read_pictures
 from fedward.server.report.record import RunRecord, read_run
 from fedward.server.report.series import Rounds, read_rounds
-from fedward.server.report.verdict import (
-    WORDS,
-    Comparison,
-    compare_mean,
-    compare_sites,
-    headline,
-)
+from fedward.server.report.subgroups import subgroup_table
+from fedward.server.report.verdict import WORDS
 
-MAX_SHOWN_SITES = 30
-MAX_EXTREMES = 5
 MAX_REASONS = 200
 MAX_CONFIG_CHARS = 100_000
+MAX_OPEN_PICTURES = 8
 
 
 @dataclass(frozen=True)
@@ -66,12 +61,13 @@ def build_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     rounds = read_rounds(run_dir, list(run.federated.sites))
+    pictures = read_pictures(run_dir, run.federated.sites)
     path = run_dir / "report.html"
-    path.write_text(render(run, rounds), encoding="utf-8")
+    path.write_text(render(run, rounds, pictures), encoding="utf-8")
     return path
 
 
-def render(run: RunRecord, rounds: Rounds) -> str:
+def render(run: RunRecord, rounds: Rounds, pictures: Sequence[Picture] = ()) -> str:
     """Return the whole page."""
     environment = Environment(
         loader=PackageLoader("fedward.server.report", "."),
@@ -81,7 +77,8 @@ def render(run: RunRecord, rounds: Rounds) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(wording=wording, words=WORDS, arms=ARMS)
-    charts = _charts(run, rounds)
+    found = answers(run)
+    charts = _charts(run, rounds, found)
     scripts = [get_plotlyjs(), _asset("report.js")]
     data = _json({chart.key: chart.spec for chart in chain.from_iterable(charts.values())})
     return environment.get_template(
@@ -94,7 +91,12 @@ def render(run: RunRecord, rounds: Rounds) -> str:
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly.js and our own
         policy=_policy(scripts),
         data=Markup(data),  # noqa: S704 - JSON without '<'
-        **_answers(run),
+        answers=found,
+        has_local="local" in run.baselines,
+        caveats=caveats(run, [c for one in found for c in one.sites]),
+        pictures=pictures,
+        fold_pictures=len(pictures) > MAX_OPEN_PICTURES,
+        subgroups=subgroup_table(run),
         facts=_facts(run),
         totals=_totals(run, rounds),
         refused=run.refused[:MAX_REASONS],
@@ -104,46 +106,22 @@ def render(run: RunRecord, rounds: Rounds) -> str:
     )
 
 
-def _answers(run: RunRecord) -> dict[str, Any]:
-    """Return what the first section says."""
-    metric = run.primary_metric
-    sites = compare_sites(run, metric) if metric else []
-    mean = compare_mean(run, metric, sites) if metric else None
-    reaches = [abs(x) for c in sites for x in (c.gain.low, c.gain.high) if x is not None]
-    return {
-        "metric": metric,
-        "lower_is_better": metric in LOWER_IS_BETTER,
-        "sites": sites,
-        "shown_sites": _extremes(sites),
-        "mean": mean,
-        "headline": headline(sites, mean),
-        "reach": min(max(reaches, default=0.1), 0.5) or 0.1,
-        "has_local": "local" in run.baselines,
-        "caveats": caveats(run, sites),
-    }
-
-
-def _extremes(sites: Sequence[Comparison]) -> list[Comparison]:
-    """Return all sites, or those that gain and lose most where they are many."""
-    if len(sites) <= MAX_SHOWN_SITES:
-        return list(sites)
-    judged = [c for c in sites if c.gain.value is not None]
-    judged.sort(key=lambda c: -(c.gain.value or 0.0))
-    return judged[:MAX_EXTREMES] + judged[-MAX_EXTREMES:] if judged else list(sites[:10])
-
-
-def _charts(run: RunRecord, rounds: Rounds) -> dict[str, list[Chart]]:
+def _charts(
+    run: RunRecord, rounds: Rounds, found: Sequence[Answers]
+) -> dict[str, list[Chart]]:
     """Return the charts of each section; a section without data has none."""
-    metric = run.primary_metric
     charts: dict[str, list[Chart]] = {
         name: []
-        for name in ("answer", "learning", "folded", "calibration", "participation", "cost")
+        for name in ("answer", "second", "learning", "folded", "calibration", "participation", "cost")
     }
-    compared = compare_sites(run, metric) if metric else []
-    if metric and any(c.federated.value is not None for c in compared):
-        charts["answer"] = [arms_chart(compared, metric)]
+    for place, one in enumerate(found):
+        if any(c.federated.value is not None for c in one.sites):
+            key = "arms" if place == 0 else "arms-second"
+            charts["answer" if place == 0 else "second"] = [
+                arms_chart(one.sites, one.metric, key=key)
+            ]
     if rounds.numbers:
-        charts["learning"], charts["folded"] = learning_charts(rounds, metric)
+        charts["learning"], charts["folded"] = learning_charts(rounds, run.headline_metrics)
         charts["participation"] = [participation_chart(rounds)]
         charts["cost"] = [time_chart(rounds), traffic_chart(rounds)]
     curves = {name: s.calibration for name, s in run.federated.sites.items() if s.calibration}

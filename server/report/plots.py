@@ -1,5 +1,6 @@
 """`plots/*.png` for slides and papers: how the model learned, and each site against baselines."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fedward.server.report.series import Rounds, read_rounds
 from fedward.server.report.verdict import Comparison, compare_sites
 
 DPI = 150
+UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 # The marks and dashes of the page in matplotlib's alphabet, in the same order.
 PNG_MARKS = ("o", "s", "D", "^", "P", "X", "*", "p")
 PNG_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
@@ -26,6 +28,8 @@ PNG_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 def write_plots(run_dir: Path) -> list[Path]:
     """Write the plots that the run has figures for into `run_dir/plots`; return their paths.
 
+    A second headline figure, such as Dice, has a `sites-` plot of its own.
+
     Raises:
         FedwardError: `summary.json` is missing, or a file is not what it should be.
     """
@@ -33,18 +37,20 @@ def write_plots(run_dir: Path) -> list[Path]:
     rounds = read_rounds(run_dir, list(run.federated.sites))
     folder = run_dir / "plots"
     folder.mkdir(exist_ok=True)
-    metric = run.primary_metric
     written = []
     if rounds.numbers:
-        written.append(_save(_convergence(run, rounds, metric), folder / "convergence.png"))
-    if metric and (sites := [c for c in compare_sites(run, metric) if _drawable(c)]):
-        written.append(_save(_sites(run, sites, metric), folder / "sites.png"))
+        written.append(_save(_convergence(run, rounds), folder / "convergence.png"))
+    for metric in run.headline_metrics:
+        sites = [c for c in compare_sites(run, metric) if _drawable(c)]
+        suffix = "" if metric == run.primary_metric else f"-{UNSAFE.sub('-', metric)}"
+        if sites:
+            written.append(_save(_sites(run, sites, metric), folder / f"sites{suffix}.png"))
     return written
 
 
-def _convergence(run: RunRecord, rounds: Rounds, metric: str | None) -> Figure:
+def _convergence(run: RunRecord, rounds: Rounds) -> Figure:
     loss = "eval_loss" if "eval_loss" in rounds.figures else "train_loss"
-    names = [name for name in (metric, loss) if name in rounds.figures and name]
+    names = [name for name in (*run.headline_metrics, loss) if name in rounds.figures]
     figure = Figure(figsize=(5.2 * max(len(names), 1), 3.8), layout="constrained")
     for place, name in enumerate(names, start=1):
         _by_round(_axes(figure, 1, len(names), place), rounds, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedward.common.errors import FedwardError
+from fedward.common.images.mask_metrics import is_mask_figure
 from fedward.common.metrics import BINARY_METRICS, CalibrationCurve
 from fedward.common.task import Metric
 
@@ -92,6 +93,23 @@ class RunRecord:
         if isinstance(named, str) and named in self.metric_names:
             return named
         return next(iter(self.metric_names), None)
+
+    @property
+    def secondary_metric(self) -> str | None:
+        """The figure that is compared as well, such as Dice beside AUROC; None for most tasks."""
+        named = self.facts.get("secondary_metric")
+        known = isinstance(named, str) and named in self.metric_names
+        return str(named) if known and named != self.primary_metric else None
+
+    @property
+    def headline_metrics(self) -> list[str]:
+        """The figures that are compared, the first one first; none where the run has none."""
+        return [name for name in (self.primary_metric, self.secondary_metric) if name is not None]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the run is about structures in images."""
+        return any(is_mask_figure(name) for name in self.metric_names)
 
     @property
     def ended_early(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedward.common.intervals import difference, paired_interval, site_mean
-from fedward.common.metrics import LOWER_IS_BETTER
+from fedward.common.metrics import lower_is_better
 from fedward.common.task import Metric
 from fedward.server.report.record import Arm, RunRecord
 
@@ -156,7 +156,7 @@ def _paired(pairs: Sequence[tuple[Metric, Metric]], metric: str) -> Metric | Non
 
 def _turned(gain: Metric, metric: str) -> Metric:
     """Return the difference so that above 0 is better."""
-    if metric not in LOWER_IS_BETTER or gain.value is None:
+    if not lower_is_better(metric) or gain.value is None:
         return gain
     low, high = gain.low, gain.high
     if low is None or high is None:

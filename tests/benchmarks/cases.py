@@ -93,16 +93,26 @@ class ClassifyTask:
 
     name = "benchmark"
     primary_metric = "accuracy"
+    secondary_metric = None
 
     def loss_per_sample(self, outputs: Any, batch: Any) -> Any:
         from torch.nn import functional
 
         return functional.cross_entropy(outputs, batch["label"], reduction="none")
 
-    def metrics(self, outputs: Any, batch: Any) -> dict[str, Any]:
+    rows_per_pass = 4096
+    augment = None
+
+    def training_loss(self, model: Any, validation: Any) -> Any:
+        return self.loss_per_sample
+
+    def condense(self, outputs: Any, batch: Any) -> dict[str, Any]:
+        return {"logits": outputs}
+
+    def metrics(self, kept: Any) -> dict[str, Any]:
         return {}
 
-    def details(self, outputs: Any, batch: Any) -> dict[str, Any]:
+    def details(self, kept: Any) -> dict[str, Any]:
         return {}
 
 

@@ -100,7 +100,7 @@ def torch_optimizer(settings: OptimizerSettings, model: nn.Module) -> torch.opti
             model.parameters(), lr=rate, momentum=settings.momentum, weight_decay=decay
         )
     rule = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    return rule(model.parameters(), lr=rate, weight_decay=decay)
+    return rule(model.parameters(), lr=rate, weight_decay=decay, betas=settings.betas)
 
 
 def _with_keys(rows: Batch, modality: str) -> Batch:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ OPTIMIZERS = [
     OptimizerSettings("adam", 0.01),
     OptimizerSettings("adam", 0.01, weight_decay=0.01),
     OptimizerSettings("adamw", 0.01, weight_decay=0.1),
+    OptimizerSettings("adam", 0.01, betas=(0.5, 0.9)),
 ]
 
 
@@ -69,3 +71,21 @@ def test_momentum_is_refused_where_it_would_be_ignored() -> None:
     local = LocalConfig(epochs=1, batch_size=1, optimizer="adam", learning_rate=0.1, momentum=0.9)
     with pytest.raises(ConfigError, match=r"local\.momentum: adam does not use it"):
         OptimizerSettings.of(local)
+
+
+def test_betas_come_from_the_run() -> None:
+    local = LocalConfig(
+        epochs=1, batch_size=1, optimizer="adam", learning_rate=0.1, betas=(0.9, 0.99)
+    )
+    assert OptimizerSettings.of(local).betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "betas", "why"),
+    [("sgd", (0.9, 0.99), "sgd does not use them"), ("adam", (0.9, 1.0), "below 1")],
+)
+def test_betas_that_cannot_be_used_are_refused(
+    optimizer: Literal["sgd", "adam"], betas: tuple[float, float], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"local\.betas: .*{why}"):
+        OptimizerSettings(optimizer, 0.1, betas=betas)

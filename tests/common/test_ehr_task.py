@@ -133,7 +133,7 @@ def test_a_site_with_one_class_trains_and_says_why_its_figures_are_undefined() -
     batch = data.train.all_rows()
     learn.loss_per_sample(model(batch), batch).mean().backward()
     tested = data.test.all_rows()
-    figures = learn.metrics(model(tested).detach(), tested)
+    figures = learn.metrics(learn.condense(model(tested).detach(), tested))
     assert figures["auroc"].value is None
     assert figures["auroc"].reason
     assert figures["brier"].value is not None
@@ -145,16 +145,16 @@ def test_a_site_without_test_patients_has_no_figures_but_reasons() -> None:
     assert (len(data.train), len(data.test)) == (1, 0)
     tested = data.test.all_rows()
     outputs = learn.build_model()(tested).detach()
-    for metric in learn.metrics(outputs, tested).values():
+    for metric in learn.metrics(learn.condense(outputs, tested)).values():
         assert metric.value is None
         assert metric.reason
-    learn.details(outputs, tested)
+    learn.details(learn.condense(outputs, tested))
 
 
 def test_details_hold_the_figures_of_each_subgroup() -> None:
     learn = task()
     tested = learn.datasets(rows(200), SPLIT).test.all_rows()
-    details = learn.details(learn.build_model()(tested).detach(), tested)
+    details = learn.details(learn.condense(learn.build_model()(tested).detach(), tested))
     women = details["subgroups"]["women"]["metrics"]["accuracy"]
     assert women["n"] == int(tested["subgroup.women"].sum())
     assert 0 < women["n"] < len(tested["label"])

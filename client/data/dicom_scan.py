@@ -1,0 +1,75 @@
+"""What the files of a folder are: headers only, and no file ends the scan."""
+
+from pathlib import Path
+
+from fedward.client.data.dicom_header import Slice, read_header
+from fedward.client.data.dicom_stack import group_slices
+from fedward.client.data.nifti_volume import SUFFIXES, pair_files
+from fedward.client.data.volumes import MaskFile, Progress, Quarantined, Scan, Series
+from fedward.common.errors import SiteDataError
+
+# Tables and notes beside the images are no images that went missing.
+DOCUMENTS = {".csv", ".json", ".txt", ".md", ".yaml", ".yml", ".parquet", ".html", ".pdf", ".npz"}
+
+
+def scan_files(folder: Path, progress: Progress) -> Scan:
+    """Return what `folder` holds; folders that are links are not entered."""
+    paths = sorted(path for path in folder.rglob("*") if _is_candidate(path, folder))
+    nifti = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
+    others = sorted(set(paths) - set(nifti))
+    slices: list[Slice] = []
+    masks: list[MaskFile] = []
+    quarantined: list[Quarantined] = []
+    for done, path in enumerate(others, 1):
+        parts = path.relative_to(folder).parts
+        found = _read(path, parts[0] if len(parts) > 1 else "")
+        if isinstance(found, Quarantined):
+            quarantined.append(found)
+        elif isinstance(found, MaskFile):
+            masks.append(found)
+        else:
+            slices += found
+        progress(done, len(paths))
+    series, left_out = group_slices(slices)
+    images, labels, unusable = pair_files(nifti, folder)
+    progress(len(paths), len(paths))
+    return _without_orphans(
+        [*series, *images], [*masks, *labels], [*quarantined, *left_out, *unusable], folder
+    )
+
+
+def _is_candidate(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    document = path.suffix.lower() in DOCUMENTS or path.name.upper() == "DICOMDIR"
+    return not hidden and not document and path.is_file()
+
+
+def _read(path: Path, patient: str) -> tuple[Slice, ...] | MaskFile | Quarantined:
+    try:
+        return read_header(path, patient)
+    except SiteDataError as error:
+        return Quarantined(path, str(error), patient)
+
+
+def _without_orphans(
+    series: list[Series], masks: list[MaskFile], quarantined: list[Quarantined], folder: Path
+) -> Scan:
+    """Return the scan, masks without an image moved to the quarantine."""
+    uids = {uid for one in series for uid in (one.series_uid, *map(str, one.files))}
+    patients = {one.patient for one in series}
+    in_folder: dict[str, set[str]] = {}
+    for one in series:
+        in_folder.setdefault(one.files[0].relative_to(folder).parts[0], set()).add(one.patient)
+    kept = []
+    for mask in masks:
+        whose = {mask.patient} & patients or in_folder.get(mask.patient, set())
+        if uids & set(mask.refers_to) or mask.patient in patients:
+            kept.append(mask)
+        elif len(whose) == 1:
+            # A NIfTI mask in the folder of a DICOM series, which knows its patient's name.
+            kept.append(MaskFile(mask.path, mask.kind, whose.pop(), mask.refers_to))
+        else:
+            reason = "a mask of an image that is not there"
+            quarantined.append(Quarantined(mask.path, reason, mask.patient))
+    quarantined.sort(key=lambda entry: entry.path)
+    return Scan(tuple(series), tuple(kept), tuple(quarantined))

@@ -1,0 +1,318 @@
+"""Masks and classes from regions or slices of CT, beside the fields of a clinical table.
+
+Which of the two a run learns follows from the schema (structures, label) and from what the network
+answers with. A site trains with what it has: rows without an image, a mask, a clinical row or a
+label are flagged in every batch (`fedward.common.images.rows`), and their losses are left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fedward.common.config.image import ImageConfig, LossConfig
+from fedward.common.config.run import DataConfig, ModelConfig
+from fedward.common.errors import ConfigError
+from fedward.common.images.figures import (
+    class_figures,
+    class_rows,
+    mask_figures,
+    primary_mask_figure,
+)
+from fedward.common.images.losses import (
+    Weights,
+    classification_loss,
+    deep_segmentation_loss,
+    dynamic_weights,
+)
+from fedward.common.images.mask_metrics import row_figures
+from fedward.common.images.prepare import prepared_images
+from fedward.common.images.rows import HAS, IMAGE, IN_BATCH, MASK, MODALITIES, SPACING_MM
+from fedward.common.metrics import calibration_curve
+from fedward.common.models.image_form import ImageForm
+from fedward.common.models.image_models import build_image_model
+from fedward.common.private_statistics import PrivateStatistic, Unprotected
+from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
+from fedward.common.tables.schema import ImageSchema, TableSchema
+from fedward.common.tables.split import held_out_rows
+from fedward.common.tables.table import Table, TableSource
+from fedward.common.task import (
+    Augment,
+    Batch,
+    Kept,
+    Loss,
+    Metric,
+    PatientDataset,
+    SiteData,
+    Split,
+    Statistics,
+)
+
+SUBGROUP = "subgroup."
+PASS_VOXELS = 64 * 48**3
+
+
+class CtTask:
+    """The tasks `ct-lesions` and `ct-kidney`.
+
+    Args:
+        name: of the task.
+        schema: what the columns, images and masks mean.
+        data: which features, and how images are prepared.
+        model: which network.
+        loss: what training minimises.
+        private: the gate for statistics of patients.
+        own_models: whether the network may be an importable class of the user's.
+
+    Raises:
+        ConfigError: the run or the schema says nothing of images.
+    """
+
+    def __init__(  # noqa: PLR0913 - the sections of a run that it is made of
+        self,
+        name: str,
+        schema: TableSchema,
+        data: DataConfig,
+        *,
+        model: ModelConfig,
+        loss: LossConfig,
+        private: PrivateStatistic | None = None,
+        own_models: bool = True,
+    ) -> None:
+        self.name = name
+        self.schema = schema
+        self.image, self.images = _sections(schema, data)
+        self.fields = schema.select(data.features)
+        self.layout = layout_of(self.fields) if self.fields else None
+        self.form = ImageForm(
+            self.image.size, len(self.images.structures), schema.num_classes, self.layout
+        )
+        masks = primary_mask_figure(self.images.structures) if self.images.structures else None
+        self.primary_metric = "auroc" if schema.num_classes or masks is None else masks
+        self.secondary_metric = masks if schema.num_classes else None
+        self.statistics_size = statistics_size(self.fields)
+        self.rows_per_pass = max(1, PASS_VOXELS // int(np.prod(self.image.size)))
+        self._modalities = data.modalities
+        self._validation_fraction = data.validation_fraction
+        self._model = model
+        self._loss = loss
+        self._private = private or Unprotected()
+        self._own_models = own_models
+
+    def build_model(self) -> nn.Module:
+        """Return a freshly initialised model; the caller seeds torch."""
+        return build_image_model(
+            self._model.name, self.form, self._model.own, own_models=self._own_models
+        )
+
+    def local_statistics(self, source: TableSource, split: Split) -> Statistics:
+        """Return additive sums over the training rows (see `tables.encode`)."""
+        table = source.read()
+        training = table.take(~held_out_rows(table, split, site=source.site_id))
+        return self._private.release("normalisation", self._sums(training))
+
+    def datasets(
+        self, source: TableSource, split: Split, statistics: Statistics | None = None
+    ) -> SiteData:
+        """Return the site's patients, split, windowed and encoded.
+
+        Raises:
+            SiteDataError: too few patients are left, or the files do not hold what the schema
+                promises.
+        """
+        table = source.read()
+        held_out = held_out_rows(table, split, site=source.site_id)
+        training, testing = table.take(~held_out), table.take(held_out)
+        if statistics is None:
+            statistics = self._private.release("normalisation", self._sums(training))
+        validation = None
+        if self._validation_fraction:
+            # Its own seed: the validation patients are not the test patients of another run.
+            part = Split(split.seed + 1, self._validation_fraction)
+            steers = held_out_rows(training, part, site=source.site_id)
+            validation = self._dataset(training.take(steers), statistics)
+            training = training.take(~steers)
+        label = training.label if training.train_label is None else training.train_label
+        return SiteData(
+            self._dataset(training, statistics, label),
+            self._dataset(testing, statistics),
+            validation,
+        )
+
+    def loss_per_sample(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Return the (B,) losses with segmentation and classification in equal parts."""
+        return self._weighted(outputs, batch, weights=Weights(0.5, 0.5))
+
+    def training_loss(self, model: nn.Module, validation: PatientDataset | None) -> Loss:
+        """Return the loss of one round, weighed by the Dice of the received model.
+
+        Raises:
+            ConfigError: the weights are to be dynamic, and no patients are set aside for it.
+        """
+        share = self._loss.class_weight
+        weights = Weights(1.0 - share, share)
+        if self._loss.weights == "dynamic" and self.form.num_structures and self.form.num_classes:
+            if validation is None:
+                raise ConfigError(
+                    "loss.weights: dynamic needs patients to measure the Dice on; set "
+                    "data.validation_fraction, or loss.weights: fixed"
+                )
+            dice = self._validation_dice(model, validation)
+            weights = dynamic_weights(dice)
+        return partial(self._weighted, weights=weights)
+
+    @property
+    def augment(self) -> Augment | None:
+        """What is done to each training batch, sample by sample; None: nothing."""
+        kind = self.image.augment
+        if kind == "none":
+            return None
+        from fedward.common.images.augment import augment
+
+        return lambda batch, rng: augment(batch, kind, rng)
+
+    def condense(self, outputs: dict[str, Tensor], batch: Batch) -> Kept:
+        """Return probabilities (B, C), figures of each mask (B,), labels, patients, subgroups."""
+        kept = {key: batch[key] for key in ("label", "patient_id")}
+        kept |= {key: value for key, value in batch.items() if key.startswith(SUBGROUP)}
+        if "label" in outputs:
+            kept["probability"] = torch.softmax(outputs["label"].double(), dim=1)
+            kept["labelled"] = batch[IN_BATCH + "label"]
+        if "mask" in outputs:
+            usable = batch[IN_BATCH + MASK] & batch[IN_BATCH + IMAGE]
+            kept["masked"] = usable
+            truth = batch[MASK].cpu().numpy()
+            found = (outputs["mask"] > 0).cpu().numpy()
+            spacing = batch[SPACING_MM].cpu().numpy()
+            for number, structure in enumerate(self.images.structures):
+                figures = row_figures(truth == number + 1, found[:, number], spacing)
+                for name, values in figures.items():
+                    kept[f"mask.{structure}.{name}"] = torch.from_numpy(np.asarray(values))
+        return kept
+
+    def metrics(self, kept: Kept) -> dict[str, Metric]:
+        """Return the figures of classes and masks, each with its interval and n."""
+        known = {key: value.numpy() for key, value in kept.items()}
+        return self._figures(known)
+
+    def details(self, kept: Kept) -> dict[str, Any]:
+        """Return the calibration curve (two classes) and the figures of each subgroup."""
+        known = {key: value.numpy() for key, value in kept.items()}
+        found: dict[str, Any] = {}
+        if "probability" in known and self.schema.num_classes == 2:
+            label, probability_NC, _ = class_rows(known, self.images.label_of)
+            curve = calibration_curve(label == 1, probability_NC[:, 1])
+            found["calibration"] = {k: np.asarray(v).tolist() for k, v in asdict(curve).items()}
+        groups = {key: rows for key, rows in known.items() if key.startswith(SUBGROUP)}
+        if groups:
+            found["subgroups"] = {
+                key.removeprefix(SUBGROUP): {
+                    "metrics": {
+                        name: asdict(metric)
+                        for name, metric in self._figures(
+                            {name: values[rows] for name, values in known.items()}
+                        ).items()
+                    }
+                }
+                for key, rows in groups.items()
+            }
+        return found
+
+    def _figures(self, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, Metric]:
+        found: dict[str, Metric] = {}
+        if "probability" in known:
+            found |= class_figures(known, self.images.label_of)
+        if "masked" in known:
+            found |= mask_figures(known, self.images.structures)
+        return found
+
+    def _weighted(self, outputs: dict[str, Tensor], batch: Batch, *, weights: Weights) -> Tensor:
+        """Return (B,); a head that is missing leaves all the weight to the other."""
+        losses = []
+        both = "mask" in outputs and "label" in outputs
+        if "mask" in outputs:
+            usable = batch[IN_BATCH + MASK] & batch[IN_BATCH + IMAGE]
+            own = deep_segmentation_loss(outputs, batch[MASK], self.form.num_structures, self._loss)
+            losses.append(own * usable * (weights.segmentation if both else 1.0))
+        if "label" in outputs:
+            own = classification_loss(outputs["label"], batch["label"], self._loss)
+            labelled = batch[IN_BATCH + "label"]
+            losses.append(own * labelled * (weights.classification if both else 1.0))
+        return torch.stack(losses).sum(0)
+
+    def _validation_dice(self, model: nn.Module, validation: PatientDataset) -> float | None:
+        """Return the mean Dice of the lesions of the validation patients; None without masks."""
+        rows = validation.all_rows()
+        found = []
+        model.eval()
+        with torch.no_grad():
+            for place in range(0, len(rows["patient_id"]), self.rows_per_pass):
+                batch = {k: v[place : place + self.rows_per_pass] for k, v in rows.items()}
+                outputs = model(batch)
+                if "mask" not in outputs:
+                    return None
+                found.append(_dice(outputs["mask"], batch))
+        values = torch.cat(found) if found else torch.zeros(0)
+        if not len(values):
+            return None
+        released = self._private.release("validation-dice", np.array([float(values.mean())]))
+        return float(released[0])
+
+    def _sums(self, table: Table) -> Statistics:
+        known = table.take(table.arrays[HAS + "table"])
+        return local_statistics(known, self.fields)
+
+    def _dataset(
+        self, table: Table, statistics: Statistics, label: Any | None = None
+    ) -> PatientDataset:
+        """Return the rows as tensors, those of a patient next to each other."""
+        order = np.argsort(table.patient_id, kind="stable")
+        label = (table.label if label is None else label)[order]
+        table = table.take(order)
+        arrays = table.arrays
+        has = {name: arrays[HAS + name].copy() for name in MODALITIES}
+        for name in ("image", "table"):
+            if name not in self._modalities:
+                has[name][:] = False
+        rows = {
+            IMAGE: torch.from_numpy(prepared_images(arrays[IMAGE], has["image"], self.image)),
+            MASK: torch.from_numpy(arrays[MASK]),
+            SPACING_MM: torch.from_numpy(arrays[SPACING_MM]),
+            "label": torch.from_numpy(label),
+            "patient_id": torch.from_numpy(table.patient_id),
+        }
+        rows |= {IN_BATCH + name: torch.from_numpy(flag) for name, flag in has.items()}
+        if self.layout is not None:
+            encoded = encode(table, self.fields, statistics)
+            rows["features"] = torch.from_numpy(encoded * has["table"][:, None])
+        for name, member in table.subgroups.items():
+            rows[SUBGROUP + name] = torch.from_numpy(member)
+        changes = np.flatnonzero(np.diff(table.patient_id)) + 1
+        if len(table) == 0 or len(changes) + 1 == len(table):
+            return PatientDataset(rows)
+        starts = np.concatenate([[0], changes, [len(table)]])
+        return PatientDataset(rows, torch.from_numpy(starts))
+
+
+def _sections(schema: TableSchema, data: DataConfig) -> tuple[ImageConfig, ImageSchema]:
+    if data.image is None:
+        raise ConfigError("data.image: missing; a task with images needs to know their size")
+    if schema.image is None:
+        raise ConfigError(f"data.schema: {schema.name} says nothing of images (section `image`)")
+    return data.image, schema.image
+
+
+def _dice(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the Dice of any structure, of the rows that have some."""
+    usable = (batch[IN_BATCH + MASK] & batch[IN_BATCH + IMAGE]).cpu()
+    truth = (batch[MASK] > 0).flatten(1)
+    found = (logits > 0).any(1).flatten(1)
+    common = 2 * (truth & found).sum(1)
+    sizes = truth.sum(1) + found.sum(1)
+    has_truth = truth.any(1).cpu() & usable
+    return (common / sizes.clamp(min=1)).cpu()[has_truth]
