@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedward.client.model_file import TrainedModel
 from fedward.common.errors import ConfigError, SiteDataError
-from fedward.common.images.rows import IMAGE, IN_BATCH, MASK
+from fedward.common.images.rows import IMAGE, MASK
 from fedward.common.keys import write_private
 from fedward.common.tables.table import TableSource
 from fedward.common.task import Batch, PatientDataset
@@ -32,7 +32,6 @@ TRUTH, PREDICTED = "#1b9e3e", "#ff5a5f"
 CASE_INCHES, MIN_INCHES = 2.7, 6.0
 DESCRIPTION = "Description"
 """The text of the PNG that says which cases it shows, for those who cannot see it."""
-
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +82,7 @@ def montage(found: list[Case], *, title: str) -> bytes:
         title: of whom, such as the site's name.
     """
     width = max(MIN_INCHES, CASE_INCHES * len(found))
-    figure = Figure(figsize=(width, 3.5), layout="constrained")
+    figure = Figure(figsize=(width, 3.3), layout="constrained")
     FigureCanvasAgg(figure)
     for place, case in enumerate(found, start=1):
         axes = figure.add_subplot(1, len(found), place)

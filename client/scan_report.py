@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def write_reports(
     *,
     model: TrainedModel,
     calibration: Mapping[str, Any] | None,
+    num_table_rows: int,
 ) -> None:
     """Write `measurements.json`, `measurements.csv` and, for a classifier, `predictions.csv`.
 
@@ -117,6 +119,7 @@ def write_reports(
         found: of each series that could be read.
         model: what found it.
         calibration: from `calibration_of`; None for a network that does not classify.
+        num_table_rows: of the clinical table; 0 where there is none.
 
     Raises:
         StorageError: a file cannot be written.
@@ -126,7 +129,7 @@ def write_reports(
     write_private(out / JSON_NAME, text.encode())
     write_private(out / CSV_NAME, _measurement_table(found, model).encode())
     if calibration is not None:
-        write_private(out / FILE_NAME, _prediction_table(found, model).encode())
+        write_private(out / FILE_NAME, _prediction_table(found, model, num_table_rows).encode())
 
 
 def grid_of(volume: Volume) -> dict[str, Any]:
@@ -240,20 +243,19 @@ def _measurement_table(found: Sequence[SeriesReport], model: TrainedModel) -> st
     return text.getvalue()
 
 
-def _prediction_table(found: Sequence[SeriesReport], model: TrainedModel) -> str:
+def _prediction_table(
+    found: Sequence[SeriesReport], model: TrainedModel, num_table_rows: int
+) -> str:
     """Return a row per patient; numbered as in the clinical table, those who are not there last."""
     patients = patients_of(found)
     classes = [f"probability_{name}" for name in model.schema.class_names]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", _patient_column(model), "series", *classes])
-    last = max((one.owner.row for one in patients if one.owner.row is not None), default=-1)
+    beyond = count(num_table_rows)
     listed = sorted(patients, key=lambda one: (one.owner.row is None, one.owner.row or 0))
     for one in listed:
-        row = one.owner.row
-        if row is None:
-            last += 1
-            row = last
+        row = next(beyond) if one.owner.row is None else one.owner.row
         numbers = " ".join(map(str, one.series))
         probability = _cells(one.probability_C, len(classes))
         writer.writerow([row + 1, one.owner.patient, numbers, *probability])

@@ -36,11 +36,12 @@ def results(summary: Mapping[str, Any], run_dir: Path, *, width: int) -> Iterato
     from fedward.server.report.verdict import compare_mean, compare_sites, headline
 
     run = parse_run(summary)
-    metric = run.primary_metric
     yield Text()
-    if metric is None:
+    if run.primary_metric is None:
         yield Text("No site reported figures on test patients.")
-    else:
+    for place, metric in enumerate(run.headline_metrics):
+        if place:
+            yield Text()
         sites = compare_sites(run, metric)
         mean = compare_mean(run, metric, sites)
         over = f", {len(run.repeats)} repetitions" if run.repeats else ""

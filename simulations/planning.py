@@ -41,7 +41,7 @@ def fingerprint_config(config: RunConfig) -> RunConfig:
     )
 
 
-def fingerprint_of(statistics: Statistics | None, *, place: Path) -> Fingerprint:
+def fingerprint_of(statistics: Statistics | None, *, num_axes: int, place: Path) -> Fingerprint:
     """Return what the sums of a fingerprint's run say.
 
     Raises:
@@ -52,7 +52,7 @@ def fingerprint_of(statistics: Statistics | None, *, place: Path) -> Fingerprint
             f"{place}: not a finished run of the task {TASK}; "
             "`fedward plan` without --from makes one"
         )
-    return Fingerprint.of(statistics)
+    return Fingerprint.of(statistics, num_axes=num_axes)
 
 
 def planned_config(config: RunConfig, plan: Plan) -> RunConfig:

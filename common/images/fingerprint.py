@@ -20,14 +20,23 @@ Source of what is measured: Isensee et al. 2021, Nature Methods 18:203, figure 2
 instead of values, so that it can be federated.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedward.common.errors import NoPatientsError
+from fedward.common.images.rows import (
+    HAS,
+    IMAGE,
+    MASK,
+    ORIGINAL_SIZE,
+    ORIGINAL_SPACING_MM,
+    SPACING_MM,
+)
 
 Vector = npt.NDArray[np.float64]
 TRIPLE = 3
@@ -159,6 +168,32 @@ def patient_cells(vector: Vector) -> npt.NDArray[np.int64]:
     where a count may not leave, neither may they.
     """
     return np.concatenate([[0], np.arange(1, len(vector), TRIPLE)])
+
+
+def cases_of_rows(
+    arrays: Mapping[str, npt.NDArray[Any]], patient_id: npt.NDArray[np.int64]
+) -> Iterator[Case]:
+    """Yield a case per row with an image (`fedward.common.images.rows`).
+
+    Sizes and spacings are those of the scan that it was cut from, where the arrays say so.
+
+    Args:
+        arrays: of a `Table`.
+        patient_id: (N,) whose row it is.
+    """
+    for row in np.flatnonzero(arrays[HAS + IMAGE]):
+        image, mask = arrays[IMAGE][row], arrays[MASK][row]
+        size, spacing_mm = np.array(image.shape), arrays[SPACING_MM][row]
+        if ORIGINAL_SIZE in arrays:
+            size, spacing_mm = arrays[ORIGINAL_SIZE][row], arrays[ORIGINAL_SPACING_MM][row]
+        size, spacing_mm = size[-image.ndim :], spacing_mm[-image.ndim :]
+        is_known = bool(np.isfinite(spacing_mm).all())
+        yield Case(
+            int(patient_id[row]),
+            tuple(map(int, size)),
+            tuple(map(float, spacing_mm)) if is_known else None,
+            image[(mask > 0) & arrays[HAS + MASK][row]],
+        )
 
 
 def local_fingerprint(cases: Iterable[Case]) -> Vector:

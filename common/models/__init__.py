@@ -4,7 +4,6 @@ Every model is built as `(layout, num_classes, **own)` and maps a batch to logit
 of a batch sees another one, unless batch normalisation is asked for; B = 0 and B = 1 are legal.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from fedward.common.models.layout import FieldLayout
 from fedward.common.models.linear import LogisticRegression
 from fedward.common.models.mlp import MLP
 from fedward.common.models.options import checked_options
+from fedward.common.models.own_models import own_model
 from fedward.common.registry import Registry
 
 __all__ = ["CNN", "MLP", "FTTransformer", "FieldLayout", "LogisticRegression", "build", "models"]
@@ -49,7 +49,10 @@ def build(
     Raises:
         ConfigError: the name, a key or a value cannot be used.
     """
-    constructor = _imported(name, allowed=own_models) if ":" in name else _registered(name)
+    if ":" in name:
+        constructor = own_model(name, allowed=own_models, known=models)
+    else:
+        constructor = _registered(name)
     model = constructor(layout, num_classes, **checked_options(constructor, own, section="model"))
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.name: {name} does not build a torch.nn.Module")
@@ -61,22 +64,3 @@ def _registered(name: str) -> Callable[..., nn.Module]:
         return models[name]
     except ConfigError as error:
         raise ConfigError(f"model.name: {error}") from None
-
-
-def _imported(path: str, *, allowed: bool) -> Callable[..., nn.Module]:
-    if not allowed:
-        raise ConfigError(
-            f"model.name: {path} is not a model of fedward, and own models are only imported in "
-            f"simulations; known: {', '.join(models)}"
-        )
-    module_name, _, attribute = path.partition(":")
-    try:
-        target = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"model.name: cannot import {path} ({error}); expected package.module:ClassName"
-        ) from error
-    if not callable(target):
-        raise ConfigError(f"model.name: {path} is not a class or function that builds a model")
-    constructor: Callable[..., nn.Module] = target
-    return constructor

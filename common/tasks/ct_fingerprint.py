@@ -4,21 +4,16 @@ It runs like any other task, simulated or at hospitals, for one round with a net
 The sums are in the run's checkpoint; `fedward plan` makes the sections of a training run of them.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedward.common.images.fingerprint import FINGERPRINT_SIZE, Case, local_fingerprint
-from fedward.common.images.rows import (
-    HAS,
-    IMAGE,
-    MASK,
-    ORIGINAL_SIZE,
-    ORIGINAL_SPACING_MM,
-    SPACING_MM,
+from fedward.common.images.fingerprint import (
+    FINGERPRINT_SIZE,
+    cases_of_rows,
+    local_fingerprint,
 )
 from fedward.common.private_statistics import PrivateStatistic, Unprotected
 from fedward.common.tables.split import held_out_rows
@@ -68,7 +63,8 @@ class CtFingerprint:
         """Return the site's fingerprint, which adds up with those of others."""
         table = source.read()
         training = table.take(~held_out_rows(table, split, site=source.site_id))
-        return self._private.release("fingerprint", local_fingerprint(_cases(training)))
+        cases = cases_of_rows(training.arrays, training.patient_id)
+        return self._private.release("fingerprint", local_fingerprint(cases))
 
     def datasets(
         self, source: TableSource, split: Split, statistics: Statistics | None = None
@@ -103,23 +99,6 @@ class CtFingerprint:
         """Return nothing."""
         del kept
         return {}
-
-
-def _cases(table: Table) -> Iterator[Case]:
-    """Yield the rows as cases; scans that were read from files say how large they were."""
-    arrays = table.arrays
-    for row in np.flatnonzero(arrays[HAS + "image"]):
-        image, mask = arrays[IMAGE][row], arrays[MASK][row]
-        size, spacing = np.array(image.shape), arrays[SPACING_MM][row]
-        if ORIGINAL_SIZE in arrays:
-            size, spacing = arrays[ORIGINAL_SIZE][row], arrays[ORIGINAL_SPACING_MM][row]
-        spacing = spacing[-image.ndim :]
-        yield Case(
-            patient=int(table.patient_id[row]),
-            size=tuple(int(side) for side in size[-image.ndim :]),
-            spacing_mm=tuple(float(one) for one in spacing) if np.isfinite(spacing).all() else None,
-            foreground=image[mask > 0],
-        )
 
 
 def _numbers(table: Table) -> PatientDataset:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,14 @@ MODEL_EXAMPLES = """\
 PREDICT_EXAMPLES = """\
   fedward predict --model sepsis.safetensors --input patients.csv --out predictions
   fedward predict --model runs/latest --input patients.csv --out predictions
+  fedward predict --model runs/latest --input /export/ct --out findings     a model of images
+  fedward predict --model kidneys.safetensors --input /export/ct --out stones --stone-hu 150
+
+A table: predictions.csv, a probability per row. Scans (a folder of DICOM or NIfTI, with the
+clinical table beside them if there is one): masks/ as NIfTI and DICOM SEG, measurements.json and
+measurements.csv, predictions.csv where the model classifies, and quarantine.csv with the files
+that were not used and why. The files name patients, only you can read them, and nobody has reviewed
+them.
 """
 
 
@@ -77,14 +86,26 @@ def _add_predict(commands: Commands) -> argparse.ArgumentParser:
         commands,
         "predict",
         _predict,
-        about="probabilities for the patients of a table",
+        about="probabilities for the patients of a table; masks and measurements of CT scans",
         examples=PREDICT_EXAMPLES,
     )
     predict.add_argument(
         "--model", required=True, metavar="MODEL", help="a .safetensors file, a bundle, or a run"
     )
-    predict.add_argument("--input", type=Path, required=True, metavar="FILE", help="CSV or Parquet")
-    predict.add_argument("--out", type=Path, required=True, metavar="DIR")
+    predict.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="CSV or Parquet; for a model of images, a folder of DICOM or NIfTI",
+    )
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if needed")
+    predict.add_argument(
+        "--stone-hu",
+        type=float,
+        metavar="HU",
+        help="task ct-kidney: voxels from here on may be stone (default: 130)",
+    )
     predict.add_argument(
         "--own-model",
         action="store_true",
@@ -184,12 +205,18 @@ def _say(model: "TrainedModel", path: Path, *, as_json: bool) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from fedward.client.predict import open_model, predict
+    from fedward.common.errors import ConfigError
     from fedward.simulations.simulate import find_run
 
     path = Path(args.model)
     if not path.exists():
         path = path if path.suffix == ".safetensors" else find_run(args.model)
-    found = predict(open_model(path), args.input, args.out, own_models=args.own_model)
+    model = open_model(path)
+    if model.config.data.image is not None:
+        return _predict_scans(args, model, path)
+    if args.stone_hu is not None:
+        raise ConfigError("--stone-hu: only for models of the task ct-kidney")
+    found = predict(model, args.input, args.out, own_models=args.own_model)
     if args.json:
         facts = {"path": str(found.path), "rows": found.num_rows, "without": found.num_without}
         print(json.dumps(facts, indent=1))
@@ -201,3 +228,45 @@ def _predict(args: argparse.Namespace) -> int:
         )
         print("  trained on complete rows only (data.complete_cases)")
     return 0
+
+
+def _predict_scans(args: argparse.Namespace, model: "TrainedModel", path: Path) -> int:
+    from fedward.client.data.source import need_ct_packages
+
+    need_ct_packages()
+    from fedward.client.predict_ct import predict_scans
+
+    found = predict_scans(
+        model,
+        args.input,
+        args.out,
+        run=path if (path / "config.yaml").is_file() else None,
+        stone_hu=args.stone_hu,
+        own_models=args.own_model,
+        progress=_progress,
+    )
+    facts = {
+        "path": str(found.folder),
+        "patients": found.num_patients,
+        "series": found.num_series,
+        "lesions": found.num_lesions,
+        "segmentations": found.num_segmentations,
+        "files_not_used": found.num_quarantined,
+        "patients_without": found.num_without,
+    }
+    if args.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    print(f"{found.folder}\n  {found.num_series} series of {found.num_patients} patients")
+    print(f"  {found.num_lesions} lesions, {found.num_segmentations} DICOM segmentations")
+    if found.num_without:
+        print(f"  {found.num_without} patients without a probability: no lesion was found")
+    if found.num_quarantined:
+        print(f"  {found.num_quarantined} files not used; why: {found.folder / 'quarantine.csv'}")
+    return 0
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else "\r"
+        print(f"{done} of {total} {what}", end=end, file=sys.stderr, flush=True)

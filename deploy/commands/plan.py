@@ -65,7 +65,8 @@ def _plan(args: argparse.Namespace) -> int:
         print(args.fingerprint)
         return 0
     folder = find_run(args.run, args.runs) if args.run else _simulated(config, path, args)
-    found = fingerprint_of(run_statistics(folder), place=folder)
+    axes = len(config.data.image.size) if config.data.image else 3
+    found = fingerprint_of(run_statistics(folder), num_axes=axes, place=folder)
     plan = plan_of(found, memory_bytes=args.memory_gib * GIB)
     planned = planned_config(config, plan)
     if args.out is not None:

@@ -12,6 +12,7 @@ from fedward.common import wording
 from fedward.common.task import Metric
 from fedward.server.report.caveats import caveats, privacy
 from fedward.server.report.record import RunRecord, read_run
+from fedward.server.report.subgroups import Cell, subgroup_table
 from fedward.server.report.verdict import WORDS, compare_mean, compare_sites, headline
 
 MAX_SITES = 100
@@ -110,7 +111,7 @@ def _figures(run: RunRecord) -> str:
         [
             "## Figures",
             f"Value and 95 % interval, {what}.",
-            _table(["Site", *map(wording.title, names)], rows),
+            _table(["Site", *(text(wording.title(name)) for name in names)], rows),
             *_more(len(run.federated.sites)),
         ]
     )
@@ -175,15 +176,27 @@ def _subgroups(run: RunRecord) -> str:
     )
     if run.repeats:
         explained += " These are the figures of the first repetition."
-    over_all = [["Subgroup", row] for row in found.groups] + [["Site", row] for row in found.sites]
+    rows = [[text(row.name), *map(_group_cell, row.cells)] for row in found.groups]
+    rows += [[f"Site {text(row.name)}", *map(_group_cell, row.cells)] for row in found.sites]
+    header = ["Group", *(text(wording.title(name)) for name in found.metrics)]
+    return "\n\n".join(["## Subgroups", explained, _table(header, rows), *_by_site(run)])
+
+
+def _group_cell(cell: Cell) -> str:
+    return f"{_cell(cell.metric)}{f' ({cell.gaps})' if cell.gaps else ''}"
+
+
+def _by_site(run: RunRecord) -> list[str]:
+    """Return the headline figure of each subgroup at each site."""
+    metric = run.primary_metric
+    if metric is None or len(run.federated.sites) < 2:
+        return []
     rows = [
-        [str(kind), text(row.name), *map(_subgroup_cell, row.cells)]
-        for kind, row in over_all
-        if isinstance(row, Row)
+        [text(site), text(group), _cell(metrics.get(metric))]
+        for site, result in list(run.federated.sites.items())[:MAX_SITES]
+        for group, metrics in result.subgroups.items()
     ]
-    header = ["By", "Group", *(text(wording.title(name)) for name in found.metrics)]
-    single = _subgroups_by_site(run)
-    return "\n\n".join(["## Subgroups", explained, _table(header, rows), *single])
+    return [_table(["Site", "Subgroup", text(wording.title(metric))], rows)] if rows else []
 
 
 def _limits(run: RunRecord) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedward.server.report.record import RunRecord
+from fedward.server.report.record import RunRecord, SiteResult
 from fedward.server.report.verdict import Comparison
 
 
@@ -77,20 +77,22 @@ def _on_images(run: RunRecord) -> list[str]:
             "count in none of them; where a model finds nothing, Dice is 0 and HD95 the diagonal "
             "of the image. HD95 in pixels cannot be compared across scanners."
         )
-    # Whatever a patient's rows are, accuracy counts what has a label.
-    labelled = [
-        s.metrics["accuracy"].n or 0
-        for s in run.federated.sites.values()
-        if s.num_test is not None and "accuracy" in s.metrics and not run.repeats
-    ]
-    patients = [s.num_test or 0 for s in run.federated.sites.values()]
-    if run.has_masks and any(n > p for n, p in zip(labelled, patients, strict=False)):
+    sites = (run.repeats[0].federated if run.repeats else run.federated).sites.values()
+    if any(_counts_rows(site) for site in sites):
         said.append(
             "Labels belong to lesions or slices here, of which a patient may have several. Figures "
             "of classes count each as independent, so their intervals are somewhat too narrow; "
             "those of masks take a patient as the unit."
         )
     return said
+
+
+def _counts_rows(site: SiteResult) -> bool:
+    """Return whether labels are not those of patients: more have one than there are patients."""
+    labelled = site.metrics.get("accuracy")
+    if site.num_test is None or labelled is None:
+        return False
+    return (labelled.n or 0) > site.num_test
 
 
 def _on_differences(run: RunRecord, comparisons: Sequence[Comparison]) -> str:
@@ -105,4 +107,4 @@ def _on_differences(run: RunRecord, comparisons: Sequence[Comparison]) -> str:
     if judged < 5:
         return how
     chance = (1 - 0.95) * judged
-    return f"{how} With {judged:,} comparisons, chance alone may make up to {chance:.0f} look clear."
+    return f"{how} Of {judged:,} comparisons, chance alone may make up to {chance:.0f} look clear."

@@ -22,15 +22,14 @@ STATUS_STYLES = {
 }
 
 
-def learning_charts(
-    rounds: Rounds, headline: Sequence[str]
-) -> tuple[list[Chart], list[Chart]]:
+def learning_charts(rounds: Rounds, headline: Sequence[str]) -> tuple[list[Chart], list[Chart]]:
     """Return the charts to show (headline figures and loss) and those to fold away."""
     losses = [name for name in ("eval_loss", "train_loss") if name in rounds.figures]
     others = [name for name in rounds.figures if name not in {*losses, *headline}]
     first = [name for name in headline if name in rounds.figures]
     charts = [figure_by_round(rounds, name) for name in [*first, *losses, *others]]
-    shown = min(len(charts), len(first) + 1)
+    # As many losses as headline figures, so that the pairs of charts are full.
+    shown = len(first) + min(len(losses), max(1, len(first)))
     return charts[:shown], charts[shown:]
 
 

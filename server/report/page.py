@@ -38,6 +38,9 @@ from fedward.server.report.series import Rounds, read_rounds
 from fedward.server.report.subgroups import subgroup_table
 from fedward.server.report.verdict import WORDS
 
+SECTIONS = (
+    "answer", "second", "learning", "folded", "calibration", "participation", "cost",
+)  # fmt: skip
 MAX_REASONS = 200
 MAX_CONFIG_CHARS = 100_000
 MAX_OPEN_PICTURES = 8
@@ -106,14 +109,9 @@ def render(run: RunRecord, rounds: Rounds, pictures: Sequence[Picture] = ()) -> 
     )
 
 
-def _charts(
-    run: RunRecord, rounds: Rounds, found: Sequence[Answers]
-) -> dict[str, list[Chart]]:
+def _charts(run: RunRecord, rounds: Rounds, found: Sequence[Answers]) -> dict[str, list[Chart]]:
     """Return the charts of each section; a section without data has none."""
-    charts: dict[str, list[Chart]] = {
-        name: []
-        for name in ("answer", "second", "learning", "folded", "calibration", "participation", "cost")
-    }
+    charts: dict[str, list[Chart]] = {name: [] for name in SECTIONS}
     for place, one in enumerate(found):
         if any(c.federated.value is not None for c in one.sites):
             key = "arms" if place == 0 else "arms-second"

@@ -30,10 +30,12 @@ class Cell:
 
     @property
     def gaps(self) -> str:
-        """Return at how many sites it is missing, in words; nothing where it is nowhere missing."""
+        """Return at how many sites it is missing, in words; nothing at none, or at all of them."""
+        if self.metric.value is None:
+            return ""
         counts = [(self.num_withheld, "withheld"), (self.num_undefined, "undefined")]
         said = [f"{what} at {count} of {self.num_sites} sites" for count, what in counts if count]
-        return "; ".join(said) if self.num_sites > 1 else ""
+        return "; ".join(said)
 
 
 @dataclass(frozen=True)

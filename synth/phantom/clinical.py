@@ -65,9 +65,9 @@ def nodule_row(
         missing: share of the values of age, sex and pack years that are None.
     """
     ill = float(invasive)
-    smokes = rng.random() < 0.42 + 0.33 * ill
+    smokes = rng.random() < 0.40 + 0.36 * ill
     row: Row = {
-        "age": round(float(np.clip(rng.normal(55 + 9.5 * ill, 9.5), 25, 90))),
+        "age": round(float(np.clip(rng.normal(55 + 10.5 * ill, 9.5), 25, 90))),
         "sex": "F" if rng.random() < 0.56 - 0.12 * ill else "M",
         "pack_years": round(float(rng.lognormal(np.log(16 + 14 * ill), 0.55))) if smokes else 0,
     }

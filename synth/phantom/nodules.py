@@ -155,14 +155,14 @@ def nodule_case(spec: CaseSpec, rng: np.random.Generator) -> Phantom:
 
 def _draw_nodule(rng: np.random.Generator, *, invasive: bool, largest_mm: float) -> Nodule:
     ill = float(invasive)
-    diameter = float(np.clip(rng.lognormal(np.log(11 + 3.0 * ill), 0.3), 6, largest_mm))
+    diameter = float(np.clip(rng.lognormal(np.log(11 + 3.5 * ill), 0.3), 6, largest_mm))
     half = diameter / 2
     radii = half * np.asarray([1.0, *rng.uniform(0.75, 1.0, size=2)])
-    solid = float(rng.beta(1.2 + 0.9 * ill, 1.9 - 0.5 * ill))
+    solid = float(rng.beta(1.2 + 1.1 * ill, 1.9 - 0.6 * ill))
     reach = diameter + 4
     low, high = (-reach, -reach, -reach), (reach, reach, reach)
     bubbles = []
-    if rng.random() < 0.2 + 0.25 * ill:
+    if rng.random() < 0.2 + 0.3 * ill:
         for _ in range(int(rng.integers(1, 4))):
             away = rng.normal(0, 0.28 * half, size=3)
             bubble = (float(away[0]), float(away[1]), float(away[2]))
@@ -177,7 +177,7 @@ def _draw_nodule(rng: np.random.Generator, *, invasive: bool, largest_mm: float)
         solid_hu=float(rng.normal(10 + 10 * ill, 25)),
         solid_share=0.0 if solid < 0.2 else min(solid * 1.05, 1.0),
         bubbles=tuple(bubbles),
-        retraction=bool(rng.random() < 0.2 + 0.28 * ill),
+        retraction=bool(rng.random() < 0.2 + 0.33 * ill),
     )
 
 

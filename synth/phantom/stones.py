@@ -10,8 +10,7 @@ uric acid 320-550, struvite 614-870, calcium hydrogen phosphate (brushite) 1,100
 put below brushite (ours; 650-1,050). Dense stones above 1,020 and radiolucent ones below 590 HU:
 African Journal of Urology 2020, doi 10.1186/s12301-020-00080-3. How much a stone's inside varies is
 ours: calcium oxalate monohydrate ranges from homogeneous to lobulated with voids (Zarse et al.
-2007, PMC2408919); infection stones are laminated round a core of organic matrix. The table of
-Mostafavi et al. 1998 and others overlap as much: no value alone tells the composition.
+2007, PMC2408919); infection stones are laminated round a core of organic matrix.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,7 @@
 """The federated fingerprint, and nnU-Net's plan from it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fedward.common.images.fingerprint import (
     FINGERPRINT_SIZE,
     Case,
     Fingerprint,
+    cases_of_rows,
     local_fingerprint,
     patient_cells,
 )
@@ -135,6 +137,24 @@ def test_slices_have_two_axes_and_unknown_spacing_is_said_to_be_unknown() -> Non
     assert Fingerprint.of(
         local_fingerprint([Case(0, (256, 512), unknown, nowhere)]), num_axes=2
     ) == Fingerprint.of(local_fingerprint([Case(0, (256, 512), None, nowhere)]), num_axes=2)
+
+
+def test_rows_of_a_table_are_cases_but_for_those_without_an_image() -> None:
+    rng = numpy_generator(8, purpose="rows")
+    arrays: dict[str, Any] = {
+        "image": rng.integers(-100, 900, (4, 8, 16, 16)).astype(np.int16),
+        "mask": (rng.random((4, 8, 16, 16)) < 0.1).astype(np.uint8),
+        "spacing_mm": np.full((4, 3), 0.5, dtype=np.float32),
+        "has.image": np.array([True, True, False, True]),
+        "has.mask": np.array([True, False, False, True]),
+    }
+    arrays["spacing_mm"][3] = np.nan
+    found = list(cases_of_rows(arrays, np.array([7, 7, 8, 9])))
+    assert [case.patient for case in found] == [7, 7, 9]
+    assert [case.spacing_mm for case in found] == [(0.5, 0.5, 0.5), (0.5, 0.5, 0.5), None]
+    assert (found[0].foreground == arrays["image"][0][arrays["mask"][0] == 1]).all()
+    assert not len(found[1].foreground)
+    assert local_fingerprint(found)[0] == 2
 
 
 def test_without_a_single_cell_there_is_no_fingerprint() -> None:

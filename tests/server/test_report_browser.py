@@ -10,6 +10,7 @@ import pytest
 
 from fedward.server.report import build_report
 from tests.server.report_fixture import FakeRun, build_run
+from tests.server.report_images import build_image_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -56,10 +57,12 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=[*RUNS, "with images"])
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = build_run(tmp_path_factory.mktemp("run"), RUNS[request.param])
-    return build_report(folder)
+    folder = tmp_path_factory.mktemp("run")
+    if request.param == "with images":
+        return build_report(build_image_run(folder))
+    return build_report(build_run(folder, RUNS[request.param]))
 
 
 def show(browser: Any, report: Path, width_px: int) -> None:
@@ -113,6 +116,22 @@ def test_no_part_is_wider_than_the_screen(browser: Any, report: Path, width_px: 
         ".map(e => e.outerHTML.slice(0, 200))"
     )
     assert too_wide == []
+
+
+@pytest.mark.parametrize("width_px", [1280, 400])
+def test_pictures_of_cases_are_shown_in_their_proportions(
+    browser: Any, tmp_path: Path, width_px: int
+) -> None:
+    show(browser, build_report(build_image_run(tmp_path)), width_px)
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.cases img')]"
+        ".map(i => [i.naturalWidth, i.clientWidth, i.clientHeight])"
+    )
+    assert len(sizes) == 3
+    for natural, width, height in sizes:
+        assert natural == 890
+        assert 250 < width < width_px
+        assert width / height == pytest.approx(890 / 360, rel=0.02)
 
 
 def test_folded_charts_are_drawn_when_opened(browser: Any, tmp_path: Path) -> None:

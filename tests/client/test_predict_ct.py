@@ -1,0 +1,448 @@
+"""Predictions for scans: masks where the scan is, sizes that are true, and classes per patient.
+
+Legend: D, H, W as in a volume.
+"""
+
+import dataclasses
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileDataset
+from pydicom.sr.codedict import codes
+from scipy import ndimage
+
+from fedward.client.data.volumes import load_mask, load_volume, masks_of, scan_folder
+from fedward.client.dicom_seg import concept_of
+from fedward.client.predict_ct import ScanPrediction, predict_scans
+from fedward.common.config.image import PhantomConfig
+from fedward.common.errors import ConfigError, SiteDataError
+from fedward.common.tables.schema import ImageSchema, load_schema
+from fedward.synth.phantom.cohort import make_cohort, read_cohort
+from tests.client.dicom_files import Geometry, write_enhanced, write_series
+from tests.client.scan_models import (
+    ORIGIN_MM,
+    SPACING_MM,
+    STONES_MM,
+    abdomen,
+    stone_mask,
+    threshold_model,
+)
+
+PLACE = Geometry(SPACING_MM, ORIGIN_MM)
+ABDOMEN = abdomen()
+TOUCHING = np.ones((3, 3, 3), dtype=bool)
+KIDNEY = {"low": (35 + 400) / 2400, "high": (110 + 400) / 2400}
+"""Levels between which kidney is, after the window."""
+
+
+def predicted(model: Any, folder: Path, out: Path, **options: Any) -> ScanPrediction:
+    return predict_scans(model, folder, out, own_models=True, **options)
+
+
+def facts_in(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "measurements.json").read_text())
+    return found
+
+
+def nifti_of(path: Path) -> Any:
+    return nib.load(path)
+
+
+def is_within_a_voxel(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> bool:
+    grown = [ndimage.binary_dilation(one, TOUCHING) for one in (found, truth)]
+    return bool((truth <= grown[0]).all() and (found <= grown[1]).all())
+
+
+def write_clinic(folder: Path, patients: dict[str, float]) -> None:
+    frame = pd.DataFrame({"patient": list(patients), "age": list(patients.values())})
+    for name, value in {
+        "sex": "F", "blood_wbc": 7.0, "creatinine": 80.0, "urine_wbc": 3.0, "urine_ph": 6.0,
+        "location": "left-kidney",
+    }.items():  # fmt: skip
+        frame[name] = value
+    frame.to_csv(folder / "patients.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def kidneys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output for a DICOM series, of which the slices lie from head to feet."""
+    folder = tmp_path_factory.mktemp("kidneys")
+    downwards = Geometry(
+        SPACING_MM,
+        (ORIGIN_MM[0], ORIGIN_MM[1], ORIGIN_MM[2] + SPACING_MM[0] * (len(ABDOMEN) - 1)),
+        step=(0.0, 0.0, -1.0),
+    )
+    write_series(folder / "in" / "p1", ABDOMEN[::-1], downwards)
+    model = threshold_model("ct-abdomen", task="ct-kidney", **KIDNEY)
+    predicted(model, folder / "in", folder / "out")
+    return folder
+
+
+def test_stones_in_kidneys_have_their_true_size_place_and_side(kidneys: Path) -> None:
+    (series,) = facts_in(kidneys / "out")["series"]
+    assert len(series["lesions"]) == 2
+    sides = ("right", "left")
+    for lesion, (centre, radius), side in zip(series["lesions"], STONES_MM, sides, strict=True):
+        assert (lesion["structure"], lesion["side"]) == ("stone", side)
+        assert lesion["method"] == "half-maximum"
+        assert lesion["diameter_mm"] == pytest.approx(2 * radius, abs=max(SPACING_MM))
+        assert lesion["volume_mm3"] == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.1)
+        assert 850 < lesion["max_hu"] < 1000
+        there = [lesion[f"centre_{axis}_mm"] for axis in "xyz"]
+        expected = np.array(ORIGIN_MM) + np.array(centre)[::-1]
+        assert there == pytest.approx(expected.tolist(), abs=0.4)
+
+
+def test_the_spine_is_no_stone_and_the_mask_is_within_a_voxel(kidneys: Path) -> None:
+    image = nifti_of(kidneys / "out" / "masks" / "0001.nii.gz")
+    labels_DHW = np.asarray(image.dataobj).transpose(2, 1, 0)[::-1]
+    assert is_within_a_voxel(labels_DHW == 2, stone_mask())
+    kidney = {one["structure"]: one["volume_mm3"] for one in
+              facts_in(kidneys / "out")["series"][0]["structures"]}["kidney"]  # fmt: skip
+    assert kidney == pytest.approx(2 * 4 / 3 * np.pi * 28 * 16 * 14, rel=0.1)
+
+
+def test_the_nifti_lies_where_the_dicom_slices_do(kidneys: Path) -> None:
+    image = nifti_of(kidneys / "out" / "masks" / "0001.nii.gz")
+    headers = [dcmread(path) for path in sorted((kidneys / "in").rglob("*.dcm"))]
+    labels = np.asarray(image.dataobj)
+    index = np.argwhere(labels == 2)[0]
+    x, y, z = (image.affine @ [*index, 1])[:3] * [-1, -1, 1]
+    (header,) = [one for one in headers if abs(one.ImagePositionPatient[2] - z) < 1e-3]
+    column = (x - header.ImagePositionPatient[0]) / header.PixelSpacing[1]
+    row = (y - header.ImagePositionPatient[1]) / header.PixelSpacing[0]
+    assert (column, row) == pytest.approx((index[0], index[1]), abs=1e-3)
+    assert header.pixel_array[round(row), round(column)] - 1024 > 130
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "I")  # type: ignore[no-untyped-call]
+
+
+def test_the_segmentation_is_the_mask_and_refers_to_its_slices(kidneys: Path) -> None:
+    masks = kidneys / "out" / "masks"
+    seg = highdicom.seg.segread(masks / "0001.dcm")
+    headers = sorted(
+        (dcmread(path, stop_before_pixels=True) for path in (kidneys / "in").rglob("*.dcm")),
+        key=lambda one: float(one.ImagePositionPatient[2]),
+    )
+    stored_NRCS = seg.get_pixels_by_source_instance(
+        [one.SOPInstanceUID for one in headers], assert_missing_frames_are_empty=True
+    )
+    labels_DHW = np.asarray(nifti_of(masks / "0001.nii.gz").dataobj).transpose(2, 1, 0)[::-1]
+    for number in (1, 2):
+        assert np.array_equal(stored_NRCS[..., number - 1] > 0, labels_DHW == number)
+    first: Dataset = headers[0]
+    assert (seg.PatientID, seg.StudyInstanceUID) == (first.PatientID, first.StudyInstanceUID)
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID
+    assert seg.FrameOfReferenceUID == first.FrameOfReferenceUID
+    kidney, stone = (seg.get_segment_description(number) for number in (1, 2))
+    assert kidney.segmented_property_type == codes.SCT.Kidney
+    assert stone.segmented_property_type.value == "56381008"
+    assert (kidney.segment_label, kidney.algorithm_type.value) == ("kidney", "AUTOMATIC")
+
+
+def test_our_own_reader_takes_the_segmentation_as_a_mask_of_the_series(
+    kidneys: Path, tmp_path: Path
+) -> None:
+    for path in (*(kidneys / "in").rglob("*.dcm"), kidneys / "out" / "masks" / "0001.dcm"):
+        (tmp_path / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
+    scan = scan_folder(tmp_path)
+    (series,) = scan.series
+    volume = load_volume(series)
+    assert np.array_equal(volume.voxels_DHW, ABDOMEN)
+    schema = ImageSchema(structures=("kidney", "stone"))
+    read_DHW = load_mask(masks_of(scan, series)[0], series, volume, schema)
+    labels = np.asarray(nifti_of(kidneys / "out" / "masks" / "0001.nii.gz").dataobj)
+    assert np.array_equal(read_DHW, labels.transpose(2, 1, 0)[::-1])
+
+
+def test_a_higher_threshold_finds_less(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN, PLACE)
+    model = threshold_model("ct-abdomen", task="ct-kidney", **KIDNEY)
+    found = predicted(model, tmp_path / "in", tmp_path / "out", stone_hu=1500.0)
+    assert (found.num_lesions, found.num_segmentations) == (0, 1)
+    with pytest.raises(ConfigError, match="only for models of the task ct-kidney"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "other", stone_hu=150.0)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output for phantoms of two scanners, as DICOM with compressed pixels."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    config = PhantomConfig(kind="stones", patients={"a": 2, "b": 2}, size=48, seed=3)
+    make_cohort(config, folder / "in")
+    (folder / "in" / "a" / "patients.csv").rename(folder / "in" / "patients.csv")
+    (folder / "in" / "b" / "patients.csv").unlink()
+    model = threshold_model(image={"spacing_mm": [1, 1, 1]}, classes=True)
+    predicted(model, folder / "in", folder / "out")
+    return folder
+
+
+def test_stones_of_phantoms_are_measured_and_masked_on_the_grid_of_the_scan(
+    phantoms: Path,
+) -> None:
+    truth = read_cohort(phantoms / "in")["patients"]
+    scan = scan_folder(phantoms / "in")
+    schema = load_schema("ct-stones").image
+    assert schema is not None
+    for series in facts_in(phantoms / "out")["series"]:
+        (own,) = [one for one in scan.series if one.series_uid == series["series_uid"]]
+        (lesion,) = truth[series["patient"]]["lesions"]
+        measured = min(
+            series["lesions"],
+            key=lambda one: abs(one["diameter_mm"] - lesion["diameter_mm"]),
+        )
+        voxel_mm = max(series["spacing_mm"])
+        assert measured["diameter_mm"] == pytest.approx(lesion["diameter_mm"], abs=voxel_mm)
+        assert measured["volume_mm3"] == pytest.approx(lesion["volume_mm3"], rel=0.1)
+        there = [measured[f"centre_{axis}_mm"] for axis in "xyz"]
+        assert there == pytest.approx(lesion["centre_mm"], abs=voxel_mm)
+        volume = load_volume(own)
+        true_DHW = load_mask(masks_of(scan, own)[0], own, volume, schema) > 0
+        image = nifti_of(phantoms / "out" / series["files"]["mask"])
+        assert image.shape == volume.voxels_DHW.shape[::-1]
+        found_DHW = np.asarray(image.dataobj).transpose(2, 1, 0) > 0
+        parts_DHW, _ = ndimage.label(found_DHW, TOUCHING)
+        mine = np.isin(parts_DHW, np.unique(parts_DHW[true_DHW & found_DHW]))
+        assert is_within_a_voxel(mine, true_DHW)
+        x, y, z = volume.origin_mm
+        assert image.affine[:3, 3] == pytest.approx([-x, -y, z], abs=1e-3)
+
+
+def test_left_and_right_are_not_guessed_from_a_region(phantoms: Path) -> None:
+    for series in facts_in(phantoms / "out")["series"]:
+        assert {lesion["side"] for lesion in series["lesions"]} == {None}
+
+
+def test_a_patients_probability_is_the_mean_over_lesions(phantoms: Path) -> None:
+    facts = facts_in(phantoms / "out")
+    table = pd.read_csv(phantoms / "out" / "predictions.csv")
+    lesions = pd.read_csv(phantoms / "out" / "measurements.csv")
+    assert list(table.columns) == [
+        "row", "patient", "series", "probability_non-infectious", "probability_infectious"
+    ]  # fmt: skip
+    # The first two are in the clinical table, the others are not.
+    assert list(table["row"]) == [1, 2, 3, 4]
+    assert [name[0] for name in table["patient"]] == ["a", "a", "b", "b"]
+    assert [one["clinical_fields"] for one in facts["series"]] == [True, True, False, False]
+    for row in table.itertuples():
+        own = lesions[lesions["patient"] == row.patient]
+        assert len(own) >= 1
+        mean = own["probability_infectious"].mean()
+        assert row[5] == pytest.approx(mean, abs=1e-9)
+    assert facts["calibration"] == {
+        "known": False,
+        "note": "not known: calibrate at your site before a probability is read as a risk",
+    }
+
+
+def test_all_files_are_private(phantoms: Path) -> None:
+    files = [path for path in (phantoms / "out").rglob("*") if path.is_file()]
+    assert len(files) == 4 + 2 * 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_clinical_fields_count_and_are_missing_without_a_table(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_series(tmp_path / "in" / patient, ABDOMEN[30:44, 30:80, 20:80], PLACE,
+                     patient=patient)  # fmt: skip
+    model = threshold_model(classes=True, low=0.5)
+    predicted(model, tmp_path / "in", tmp_path / "without")
+    write_clinic(tmp_path / "in", {"p2": 90.0, "P3": 50.0})
+    found = predicted(model, tmp_path / "in", tmp_path / "with")
+    before, after = (
+        pd.read_csv(tmp_path / name / "predictions.csv").set_index("patient")
+        for name in ("without", "with")
+    )
+    names = ["probability_non-infectious", "probability_infectious"]
+    assert before.loc["p1", names].tolist() == after.loc["p1", names].tolist()
+    # By hand: 90 years stand (90 - 60) / 60 from the middle of the range.
+    logits = [np.log(one.loc["p2", names[1]] / one.loc["p2", names[0]]) for one in (before, after)]
+    assert logits[1] - logits[0] == pytest.approx(0.5, abs=1e-5)
+    assert after["row"].to_dict() == {"p2": 1, "p1": 3}
+    assert found.num_without == 0
+
+
+def test_a_wrong_unit_in_the_table_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[30:40, 30:70, 20:70], PLACE)
+    write_clinic(tmp_path / "in", {"p1": 900.0})
+    with pytest.raises(SiteDataError, match="'age': 1 of 1 values are outside"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+
+
+def test_a_patient_with_two_rows_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[30:40, 30:70, 20:70], PLACE)
+    write_clinic(tmp_path / "in", {"1": 50.0, "01": 51.0})
+    with pytest.raises(SiteDataError, match="1 rows are of a patient who has one already"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+
+
+def test_one_bad_series_is_listed_and_the_others_are_predicted(tmp_path: Path) -> None:
+    small = ABDOMEN[30:40, 30:70, 20:70]
+    write_series(tmp_path / "in" / "p1", small, PLACE)
+    write_series(tmp_path / "in" / "p2", small + 1024, PLACE, patient="p2")
+    (tmp_path / "in" / "p1" / "notes.dcm").write_bytes(b"nothing")
+    found = predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    assert (found.num_series, found.num_patients, found.num_quarantined) == (1, 1, 11)
+    listed = pd.read_csv(tmp_path / "out" / "quarantine.csv")
+    assert listed["reason"].str.contains("1024").sum() == 10
+    assert (tmp_path / "out" / "masks" / "0001.nii.gz").is_file()
+
+
+def test_nothing_that_can_be_predicted_is_an_error_that_says_where_to_look(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[30:40, 30:70, 20:70] + 1024, PLACE)
+    with pytest.raises(SiteDataError, match=r"why: .*quarantine\.csv") as caught:
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    assert caught.value.exit_code == 3
+    assert len(pd.read_csv(tmp_path / "out" / "quarantine.csv")) == 10
+
+
+@pytest.mark.parametrize("out", ["in/out", "in"])
+def test_predictions_do_not_lie_among_the_scans(tmp_path: Path, out: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ConfigError, match="among the scans"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / out)
+
+
+def test_masks_of_another_prediction_are_not_mixed_with_new_ones(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[30:40, 30:70, 20:70], PLACE)
+    predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    with pytest.raises(ConfigError, match="another prediction"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+
+
+def _tilted() -> Geometry:
+    step = (0.0, float(np.sin(0.2)), float(np.cos(0.2)))
+    return dataclasses.replace(PLACE, step=step)
+
+
+def test_a_tilted_scan_gets_its_mask_on_its_own_slices(tmp_path: Path) -> None:
+    part = ABDOMEN[20:44, 30:90, 20:80]
+    write_series(tmp_path / "in" / "p1", part, _tilted())
+    model = threshold_model()
+    found = predicted(model, tmp_path / "in", tmp_path / "out")
+    image = nifti_of(tmp_path / "out" / "masks" / "0001.nii.gz")
+    assert image.shape == part.shape[::-1]
+    true_DHW = part >= 350
+    found_DHW = np.asarray(image.dataobj).transpose(2, 1, 0) > 0
+    assert is_within_a_voxel(found_DHW, true_DHW)
+    assert found.num_segmentations == 1
+    seg = highdicom.seg.segread(tmp_path / "out" / "masks" / "0001.dcm")
+    headers = [dcmread(path) for path in sorted((tmp_path / "in").rglob("*.dcm"))]
+    headers.sort(key=lambda one: int(one.InstanceNumber))
+    stored = seg.get_pixels_by_source_instance(
+        [one.SOPInstanceUID for one in headers],
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    assert np.array_equal(stored[..., 0] > 0, found_DHW)
+
+
+def test_frames_of_an_enhanced_scan_are_referred_to_one_by_one(tmp_path: Path) -> None:
+    part = ABDOMEN[20:44, 30:90, 20:80]
+    write_enhanced(tmp_path / "in" / "p1" / "all.dcm", part, PLACE)
+    predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    seg = highdicom.seg.segread(tmp_path / "out" / "masks" / "0001.dcm")
+    source = dcmread(tmp_path / "in" / "p1" / "all.dcm")
+    stored_NRCS = seg.get_pixels_by_source_frame(
+        source.SOPInstanceUID,
+        list(range(1, len(part) + 1)),
+        assert_missing_frames_are_empty=True,
+    )
+    # The file's frames run from the last slice to the first.
+    assert np.array_equal(stored_NRCS[::-1, ..., 0] > 0, part >= 350)
+
+
+def test_a_series_without_uids_has_a_mask_and_says_why_no_segmentation(tmp_path: Path) -> None:
+    def without(one: FileDataset, index: int) -> None:
+        one.SeriesInstanceUID = ""
+
+    write_series(tmp_path / "in" / "p1", ABDOMEN[30:44, 30:80, 20:80], PLACE, change=without)
+    found = predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    assert found.num_segmentations == 0
+    (series,) = facts_in(tmp_path / "out")["series"]
+    assert list(series["files"]) == ["mask"]
+    assert "no DICOM Segmentation can refer to it" in series["notes"][-1]
+
+
+def test_a_nifti_scan_gets_its_mask_with_its_own_axes(tmp_path: Path) -> None:
+    part = ABDOMEN[20:44, 30:90, 20:80]
+    affine = np.array([[0, 0, 0.8, 10], [-0.8, 0, 0, 20], [0, -1.5, 0, 30], [0, 0, 0, 1.0]])
+    stored = part.transpose(1, 0, 2)
+    image = nib.nifti1.Nifti1Image(stored, affine)  # type: ignore[no-untyped-call]
+    (tmp_path / "in").mkdir()
+    nib.save(image, tmp_path / "in" / "p1.nii.gz")
+    found = predicted(threshold_model(), tmp_path / "in", tmp_path / "out")
+    mask = nifti_of(tmp_path / "out" / "masks" / "0001.nii.gz")
+    assert mask.affine == pytest.approx(affine)
+    assert np.array_equal(np.asarray(mask.dataobj) > 0, stored >= 350)
+    assert found.num_segmentations == 0
+
+
+@pytest.mark.parametrize("clahe", [False, True])
+def test_a_network_of_slices_sees_slice_by_slice(tmp_path: Path, clahe: bool) -> None:
+    part = ABDOMEN[30:44, 30:90, 20:80]
+    write_series(tmp_path / "in" / "p1", part, PLACE)
+    image = {"size": [48, 64], "rows": "slice", "clahe": clahe}
+    model = threshold_model(image=image, classes=True, low=0.85 if clahe else 0.3125)
+    predicted(model, tmp_path / "in", tmp_path / "out")
+    mask = nifti_of(tmp_path / "out" / "masks" / "0001.nii.gz")
+    found_DHW = np.asarray(mask.dataobj).transpose(2, 1, 0) > 0
+    if not clahe:
+        assert np.array_equal(found_DHW, part >= 350)
+    (series,) = facts_in(tmp_path / "out")["series"]
+    assert len(series["lesions"]) >= 1
+    assert series["lesions"][0]["probability"] is None
+    assert 0 < series["probability"]["infectious"] < 1
+    assert found_DHW[:, :, 0].sum() < found_DHW.sum()
+
+
+def test_a_network_without_masks_sees_the_middle_of_the_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[20:44, 30:90, 20:80], PLACE)
+    model = threshold_model(masks=False, classes=True, low=0.3125, image={"size": [16, 16, 16]})
+    found = predicted(model, tmp_path / "in", tmp_path / "out")
+    assert (found.num_lesions, found.num_without) == (0, 0)
+    assert not (tmp_path / "out" / "masks").exists()
+    share = (ABDOMEN[24:40, 52:68, 42:58] >= 350).mean()
+    (patient,) = facts_in(tmp_path / "out")["patients"]
+    assert patient["probability"]["infectious"] == pytest.approx(1 / (1 + np.exp(-10 * share)))
+
+
+def test_a_patient_in_whom_nothing_is_found_has_no_probability(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[20:30, 30:60, 20:50], PLACE)
+    model = threshold_model(classes=True, low=0.99)
+    found = predicted(model, tmp_path / "in", tmp_path / "out")
+    assert found.num_without == 1
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["probability_infectious"].isna().all()
+    (series,) = facts_in(tmp_path / "out")["series"]
+    assert series["notes"] == ["no DICOM Segmentation: nothing was found"]
+
+
+def test_small_specks_are_no_lesions_where_training_left_them_out(tmp_path: Path) -> None:
+    part = ABDOMEN[20:44, 30:90, 20:80].copy()
+    part[2, 3, 4] = 1200
+    write_series(tmp_path / "in" / "p1", part, PLACE)
+    counts = [
+        predicted(
+            threshold_model(image={"spacing_mm": [1.5, 0.8, 0.8], "min_lesion_voxels": least}),
+            tmp_path / "in",
+            tmp_path / f"out{least}",
+        ).num_lesions
+        for least in (1, 3)
+    ]
+    assert counts[0] == counts[1] + 1
+
+
+def test_a_structure_of_no_known_concept_is_coded_as_what_can_be_said_of_it() -> None:
+    assert concept_of("liver", is_lesion=False)[1] == codes.SCT.Tissue
+    assert concept_of("metastasis", is_lesion=True)[1] == codes.SCT.Lesion
+    assert concept_of("Tumour", is_lesion=True)[1] == codes.SCT.Neoplasm
+    assert concept_of("nodule", is_lesion=True)[1] == codes.SCT.Nodule
