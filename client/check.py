@@ -72,6 +72,8 @@ def check_site(
     if run is not None:
         data_are_good = all(one.status != "fail" for one in found if one.name.startswith("data."))
         found.append(_run(site, run, count_patients=data_are_good))
+        if data_are_good and site.config.data.format == "ct":
+            found += _quarantine(site)
     return found
 
 
@@ -153,6 +155,21 @@ def _pin(site: LoadedSite, kit: Kit) -> Finding:
     finally:
         pins.close()
     return Finding("network.pin", "ok", f"confirmed: {kit.roster.fingerprint}")
+
+
+def _quarantine(site: LoadedSite) -> Iterator[Finding]:
+    """Yield what was not used when the scans were read for a run."""
+    from fedward.client.data.quarantine import FILE_NAME, in_short, read_quarantine
+
+    path = site.file(site.config.data.cache) / FILE_NAME
+    try:
+        listed = read_quarantine(path) if path.exists() else []
+    except StorageError as error:
+        yield Finding("storage.cache", "warn", str(error))
+        return
+    if listed:
+        text = f"read for this run, and not used: {in_short(reason for _, reason in listed)}"
+        yield Finding("data.left-out", "warn", text, f"the files are named in {path}")
 
 
 def _run(site: LoadedSite, request: RunRequest, *, count_patients: bool) -> Finding:

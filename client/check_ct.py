@@ -1,7 +1,7 @@
 """Looks at a site's folder of scans, headers only, and at the clinical table beside it.
 
-What is wrong inside a scan comes out when it is first read; the quarantine list in the site's cache
-names it then.
+Three series are read to try. What is wrong inside the others comes out when a run first reads them,
+or `fedward check --run`; the quarantine list in the site's cache names it then.
 """
 
 from collections import Counter
@@ -18,14 +18,16 @@ from fedward.client.check_data import (
     shown,
 )
 from fedward.client.data.ct_cohort import read_clinic
-from fedward.client.data.ct_source import first_folder
+from fedward.client.data.ct_rows import check_mask
+from fedward.client.data.ct_source import first_folder, read_grid
+from fedward.client.data.quarantine import in_short
 from fedward.client.data.read import check_columns, read_frame, spelled, usable_rows
 from fedward.client.data.source import need_ct_packages
 from fedward.client.data.volumes import Scan, Series, masks_of, scan_folder
 from fedward.client.findings import Finding
 from fedward.common.config.site import LoadedSite
 from fedward.common.errors import ConfigError, SiteDataError
-from fedward.common.tables.schema import TableSchema
+from fedward.common.tables.schema import ImageSchema, TableSchema
 
 MANY_UNUSED = 0.1
 """Share of series without a mask, or of files that are not used, that is worth a warning."""
@@ -77,6 +79,9 @@ def check_folder(
         text = f"schema {schema.name} has no section `image`, and these are scans"
         yield Finding("config.data", "fail", text, "name a schema for images")
         return
+    if not folder.is_dir():
+        yield Finding("data.scans", "fail", f"{folder}: there is no such folder", "see data.path")
+        return
     in_table: frozenset[str] = frozenset()
     try:
         if schema.fields or schema.label is not None:
@@ -87,6 +92,8 @@ def check_folder(
         return
     owners = {owner_of(series, folder, in_table) for series in scan.series}
     yield from check_scan(scan, owners, schema, in_table=in_table, k=k)
+    if scan.series:
+        yield _read_some(scan, schema.image)
 
 
 def owner_of(series: Series, folder: Path, in_table: Collection[str]) -> str:
@@ -122,8 +129,7 @@ def check_scan(
         repaired = sum(bool(series.notes) for series in scan.series)
         yield Finding("data.scans", "ok", f"series: {text}; to be repaired on reading: {repaired}")
     if scan.quarantined:
-        reasons = Counter(entry.reason for entry in scan.quarantined)
-        text = "; ".join(f"{number} x {reason}" for reason, number in reasons.most_common(5))
+        text = in_short(entry.reason for entry in scan.quarantined)
         yield Finding("data.quarantine", "warn", f"files that are not used: {text}")
     yield from _masks(scan, schema)
     if schema.fields or schema.label is not None:
@@ -168,6 +174,28 @@ def _masks(scan: Scan, schema: TableSchema) -> Iterator[Finding]:
         yield Finding("data.masks", "warn", text, advice)
     else:
         yield Finding("data.masks", "ok", text)
+
+
+def _read_some(scan: Scan, schema: ImageSchema) -> Finding:
+    """Return whether the first, middle and last series can be read, in the schema's unit."""
+    places = {0, len(scan.series) // 2, len(scan.series) - 1}
+    reasons = []
+    for series in (scan.series[place] for place in sorted(places)):
+        masks = masks_of(scan, series) if schema.structures else ()
+        try:
+            check_mask(read_grid(series, masks, schema), schema)
+        except SiteDataError as error:
+            reasons.append(str(error))
+    if not reasons:
+        text = f"series that were read to try: {len(places)}, all as the schema says"
+        return Finding("data.voxels", "ok", text)
+    text = f"of {len(places)} series that were read to try: {in_short(reasons)}"
+    return Finding(
+        "data.voxels",
+        "fail" if len(reasons) == len(places) else "warn",
+        text,
+        "correct the export; a run leaves out such series, and the quarantine list names them",
+    )
 
 
 def _joined(patients: set[str], in_table: Collection[str], k: int) -> Finding:

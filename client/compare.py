@@ -183,7 +183,7 @@ def _outcome(
         names = [str(name) for name in frame.columns]
         raise ConfigError(f"--label: no column {label!r}{did_you_mean(label, names)}")
     column = frame[label]
-    text = column.astype(str).to_numpy(dtype=str)
+    text = _texts(column)
     known = column.notna().to_numpy()
     outcome = np.full(len(frame), np.nan)
     if set(text[known]) <= set(classes):
@@ -205,9 +205,14 @@ def _levels(frame: pd.DataFrame, name: str) -> npt.NDArray[np.str_]:
         raise ConfigError(f"--by: no column {name!r}{did_you_mean(name, names)}")
     column = frame[name]
     if not pd.api.types.is_numeric_dtype(column) or column.nunique() <= MAX_LEVELS:
-        return np.where(column.isna(), "", column.astype(str)).astype(str)
+        return np.where(column.isna(), "", _texts(column))
     values = column.to_numpy(dtype=np.float64)
     if name == "age":
         return bands(values, AGE_EDGES)
     quarters = np.unique(np.nanquantile(values, (0.25, 0.5, 0.75)))
     return bands(values, quarters.tolist())
+
+
+def _texts(column: pd.Series) -> npt.NDArray[np.str_]:
+    """Return (N,) texts; pandas' own conversion cuts them off where a cell is missing."""
+    return np.array([str(value) for value in column], dtype=str)

@@ -115,7 +115,8 @@ class ScanNetwork:
                 torch.from_numpy(prepared).float(),
                 self.image.size,
                 self._windows_at_once,
-                lambda windows: self._outputs(windows, features_F)["mask"].float(),
+                # MONAI weighs it in place.
+                lambda windows: self._outputs(windows, features_F)["mask"].float().contiguous(),
                 overlap=OVERLAP,
                 mode="gaussian",
                 sw_device=self.device,

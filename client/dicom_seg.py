@@ -76,6 +76,7 @@ def segmentation_bytes(
     """
     if series.stack is None:
         raise SiteDataError("the series was not made by scan_folder")
+    _check_uids(series, series.stack)
     with damage_as("no DICOM Segmentation can refer to it"):
         images, frames_NRC = _frames(labels_KRC, series.stack)
         segmentation = Segmentation(
@@ -107,6 +108,18 @@ def concept_of(name: str, *, is_lesion: bool) -> tuple[Code, Code]:
     """Return category and type of a structure."""
     generic = _LESION if is_lesion else (_TISSUE, _TISSUE)
     return CONCEPTS.get(name.strip().casefold(), generic)
+
+
+def _check_uids(series: Series, stack: Stack) -> None:
+    uids = {
+        "StudyInstanceUID": series.study_uid,
+        "SeriesInstanceUID": series.series_uid,
+        "FrameOfReferenceUID": series.frame_uid,
+        "SOPInstanceUID": all(one.sop_uid for one in stack.slices),
+    }
+    blank = [name for name, uid in uids.items() if not uid]
+    if blank:
+        raise SiteDataError(f"no DICOM Segmentation can refer to it: it lacks {', '.join(blank)}")
 
 
 def _segment(

@@ -26,7 +26,7 @@ from fedward.client.egress import EgressRules, Gate
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
 from fedward.client.policy import check_request
-from fedward.client.retention import purge_old
+from fedward.client.retention import purge_old, tidy_scans
 from fedward.client.site import Site
 from fedward.client.store import SiteStore
 from fedward.client.suppression import families_of
@@ -100,6 +100,7 @@ class Hospital:
         self.device = _device(config.device)
         if config.retention_days is not None:
             purge_old(self.database, config.retention_days)
+        tidy_scans(site)
 
     def answer(self, message: Message, run_config: Mapping[str, object]) -> RecordDict:
         """Return the records of the reply.

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from fedward.client.data.read import spelled
+from fedward.client.data.source import read_excluded, site_salt
 from fedward.client.database import open_database
 from fedward.client.resident.commands import logs_folder, state_folder
 from fedward.client.resident.door import connect
@@ -30,6 +32,17 @@ class Removed:
 
     path: Path
     what: str
+    files: tuple[Path, ...] | None = None
+    """Of a folder that may hold somebody else's too: what goes; the folder itself once empty."""
+
+
+@dataclass(frozen=True)
+class KeptScans:
+    """What the cache of scans holds of a patient."""
+
+    num_scans: int
+    num_quarantined: int
+    """Files on the quarantine list that lie in a folder, or bear a name, that is the patient's."""
 
 
 def purge_old(database: Path, days: int) -> list[str]:
@@ -91,6 +104,7 @@ def everything(site: LoadedSite, *, with_keys: bool = False) -> list[Removed]:
         Removed(database.with_name(database.name + suffix), "database: journal")
         for suffix in ("-wal", "-shm", "-journal")
     ]
+    found += _scans(site)
     found.append(Removed(state_folder(site), "state folder: socket, process secrets"))
     found.append(Removed(logs_folder(site), "what the site's processes said"))
     if with_keys:
@@ -107,20 +121,87 @@ def purge(entries: list[Removed]) -> Iterator[Removed]:
             cannot be removed for another reason, and those before it are gone.
     """
     for entry in entries:
-        if not os.access(entry.path.parent, os.W_OK | os.X_OK):
+        folder = entry.path.parent if entry.files is None else entry.path
+        if not os.access(folder, os.W_OK | os.X_OK):
             raise StorageError(
                 f"{entry.path}: this user may not remove it; nothing was removed. Ask again as a "
                 "user who may, such as root"
             )
     for entry in entries:
         try:
-            if entry.path.is_dir() and not entry.path.is_symlink():
+            if entry.files is not None:
+                _remove_files(entry.path, entry.files)
+            elif entry.path.is_dir() and not entry.path.is_symlink():
                 shutil.rmtree(entry.path)
             else:
                 entry.path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{entry.path}: cannot be removed ({error.strerror})") from error
         yield entry
+
+
+def tidy_scans(site: LoadedSite) -> None:
+    """Remove scans from the cache that the site may no longer keep there.
+
+    Those are the scans of patients on the exclusion list, and all that was read longer ago than
+    `retention_days`; runs read the latter again.
+
+    Raises:
+        ConfigError: exclusion list or salt cannot be read.
+        StorageError: the cache cannot be used.
+    """
+    cache = site.file(site.config.data.cache)
+    if site.config.data.format != "ct" or not cache.is_dir():
+        return
+    # SciPy and more; tables need none.
+    from fedward.client.data.ct_cache import CtCache
+
+    excluded = {spelled(one) for one in read_excluded(site)}
+    CtCache(cache, salt=site_salt(site)).tidy(excluded, days=site.config.retention_days)
+
+
+def kept_of(site: LoadedSite, patient: str) -> KeptScans:
+    """Return what the cache of scans holds of a patient; nothing is changed.
+
+    Args:
+        site: whose.
+        patient: as the hospital spells the identifier.
+
+    Raises:
+        StorageError: the quarantine list cannot be read.
+    """
+    cache = site.file(site.config.data.cache)
+    if not cache.is_dir():
+        return KeptScans(0, 0)
+    from fedward.client.data.ct_cache import CtCache
+    from fedward.client.data.quarantine import FILE_NAME, read_quarantine
+
+    listed = read_quarantine(cache / FILE_NAME) if (cache / FILE_NAME).exists() else []
+    parts = [Path(file).parts for file, _ in listed]
+    names = [one[0] if len(one) > 1 else one[0].partition(".")[0] for one in parts]
+    return KeptScans(
+        CtCache(cache).num_scans_of(patient),
+        sum(spelled(name) == spelled(patient) for name in names),
+    )
+
+
+def _scans(site: LoadedSite) -> Iterator[Removed]:
+    """Yield the cache of scans, whatever the site reads now; never what else lies beside it."""
+    cache = site.file(site.config.data.cache)
+    if not cache.is_dir():
+        return
+    from fedward.client.data.ct_cache import own_files
+
+    what = "scans as they were read, and the quarantine list"
+    if files := own_files(cache):
+        yield Removed(cache, what, tuple(files))
+
+
+def _remove_files(folder: Path, files: tuple[Path, ...]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _tables_of_runs(connection: sqlite3.Connection) -> list[str]:

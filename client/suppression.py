@@ -215,7 +215,7 @@ def _clear(
         undefined = figure["value"] is None and figure.get("reason") not in SAFE_REASONS
         of_masks = is_mask_figure(name)
         fits = shown and _n(figure) >= k and (with_classes or of_masks or name in CLASSLESS)
-        if of_masks and _tells_of_few(name, figure, count, k):
+        if _tells_of_few(name, figure, count, k):
             fits = False
         if fits and not undefined:
             cleared[name] = dict(figure)
@@ -227,7 +227,7 @@ def _clear(
 
 
 def _tells_of_few(name: str, figure: Mapping[str, Any], count: int, k: int) -> bool:
-    """Return whether fewer than `k` lack a mask, or a count of rows is itself so small."""
+    """Return whether fewer than `k` lack a mask or label, or a count of rows is itself so small."""
     cells = [count - _n(figure)]
     if name.startswith("num_"):
         cells.append(int(figure["value"] or 0))
@@ -264,12 +264,10 @@ def _family(groups: Sequence[SubgroupSchema]) -> Family:
     for group in groups:
         if group.equals is not None:
             family[group.name] = frozenset({f"={group.equals!r}"})
-        elif group.at_least is not None:
-            first = cuts.index(group.at_least) + 1
-            family[group.name] = frozenset(f"#{piece}" for piece in range(first, len(cuts) + 1))
-        elif group.below is not None:
-            last = cuts.index(group.below)
-            family[group.name] = frozenset(f"#{piece}" for piece in range(last + 1))
+        else:
+            first = 0 if group.at_least is None else cuts.index(group.at_least) + 1
+            last = len(cuts) if group.below is None else cuts.index(group.below)
+            family[group.name] = frozenset(f"#{piece}" for piece in range(first, last + 1))
     return family
 
 

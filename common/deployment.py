@@ -39,8 +39,8 @@ def make_request(
     check_deployable(config)
     schema = load_schema(config.data.schema_name, base_dir)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    here = {"root": None, "sites": None, "partition": None, "shuffle_labels_except": None}
-    data = config.data.model_copy(update=here)
+    simulated = ("root", "sites", "partition", "phantom", "shuffle_labels_except")
+    data = config.data.model_copy(update=dict.fromkeys(simulated))
     asked = config.model_copy(update={"data": data, "engine": EngineConfig()})
     Study(asked, "federated", Split(config.seed), base_dir, schema).initial  # noqa: B018 - names what cannot be built
     return RunRequest(operator, run_config_dict(asked), schema_values(schema), now, consortium)

@@ -7,7 +7,7 @@
 | brier | normal interval of the mean squared error |
 | ece | conservative; see `calibration_error` |
 | f1 | Wilson on TP / (TP + FP + FN), of which f1 is a monotone function |
-| sensitivity, specificity, accuracy | Wilson 1927 |
+| sensitivity, specificity, precision, accuracy | Wilson 1927 |
 
 All are closed forms: no resampling, so a figure costs microseconds and never changes between runs.
 A figure that is undefined says why and is never NaN. scikit-learn computes the same values in the
@@ -37,6 +37,7 @@ BINARY_METRICS = (
     "f1",
     "sensitivity",
     "specificity",
+    "precision",
     "accuracy",
 )
 MULTICLASS_METRICS = ("auroc", "f1", "accuracy")
@@ -228,6 +229,7 @@ def _at_threshold(
         "f1": _f1(hits, n - rejections, n),
         "sensitivity": _proportion(hits, n_pos, "no positive patient"),
         "specificity": _proportion(rejections, n - n_pos, "no negative patient"),
+        "precision": _proportion(hits, int(predicted.sum()), "no patient predicted positive"),
         "accuracy": _proportion(hits + rejections, n, ""),
     }
 

@@ -16,6 +16,7 @@ TITLES = {
     "f1": "F1",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
+    "precision": "Precision",
     "accuracy": "Accuracy",
     "dice": "Dice",
     "iou": "IoU",

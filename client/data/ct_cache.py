@@ -3,7 +3,8 @@
 A cached scan is known by its files' names, sizes and times, and by the parts of schema and run that
 shape rows: what changes is read anew. File names are keyed hashes, files are 0600 in a folder of
 mode 0700, and nothing is unpickled. An index says which scans a folder holds; it names patients, as
-the folder does. When a patient withdraws, their scans leave the cache with the next read.
+the folder does. When a patient withdraws, their scans leave the cache when the site's worker starts,
+or with the next read.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import hmac
 import io
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from fedward.client.data.ct_rows import CaseRows, triple
+from fedward.client.data.quarantine import FILE_NAME
 from fedward.client.data.read import spelled
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.keys import read_private, write_private
@@ -33,11 +36,15 @@ from fedward.common.keys import read_private, write_private
 VERSION = 2
 """Of what is cached: another one is never read."""
 KEY_FILE = "key"
+LOCK_FILE = "lock"
 KEY_BYTES = 32
 INDEX_SUFFIX = ".json"
 ROWS_SUFFIX = ".npz"
 YOUNG_S = 3600
 """Files that are younger may belong to a read that goes on elsewhere: they are not tidied away."""
+DAY_S = 86_400
+OWN = re.compile(r"\.?([0-9a-f]{64}\.(npz|json)|key|lock|quarantine\.csv)(\.[0-9a-f]{16})?")
+"""Names of a cache's files, also of those that are half written."""
 _PURPOSE = b"fedward ct cache\x00"
 
 
@@ -98,14 +105,17 @@ class CtCache:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if stat.S_IMODE(self.folder.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
                 self.folder.chmod(0o700)
-            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StorageError(
                 f"{self.folder}: the cache of images cannot be used ({error.strerror})"
             ) from None
         with os.fdopen(handle, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                self._hand_over()
 
     def name_of(self, *parts: object) -> str:
         """Return the keyed hash of anything that JSON can say."""
@@ -194,6 +204,45 @@ class CtCache:
                 if case.is_of(patients):
                     (self.folder / f"{case.name}{ROWS_SUFFIX}").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+            # It may name their files; the next read writes it anew.
+            (self.folder / FILE_NAME).unlink(missing_ok=True)
+
+    def tidy(self, excluded: Collection[str], *, days: int | None = None) -> None:
+        """Remove the scans of excluded patients, and whatever was read more than `days` days ago.
+
+        Args:
+            excluded: the exclusion list, each as `spelled` returns it.
+            days: `retention_days` of site.yaml; what a run needs is read again.
+
+        Raises:
+            StorageError: the folder cannot be used.
+        """
+        if not self.folder.is_dir():
+            return
+        with self.locked():
+            self.forget(excluded, self.name_of("excluded", sorted(excluded)))
+            if days is None:
+                return
+            oldest = time.time() - days * DAY_S
+            for path in own_files(self.folder):
+                if path.name not in (KEY_FILE, LOCK_FILE) and path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
+
+    def num_scans_of(self, patient: str) -> int:
+        """Return how many scans of a patient, as the hospital spells the name, are here."""
+        cases = (case for _, index in self._indices() for case in index.cases)
+        names = {case.name for case in cases if case.is_of({spelled(patient)})}
+        return sum((self.folder / f"{name}{ROWS_SUFFIX}").exists() for name in names)
+
+    def _hand_over(self) -> None:
+        """Give what root wrote to whose folder it is: `fedward check` may be run by root."""
+        if os.geteuid() != 0:
+            return
+        with contextlib.suppress(OSError):
+            owner = self.folder.stat() if self.folder.stat().st_uid else self.folder.parent.stat()
+            for path in (self.folder, *self.folder.iterdir()):
+                if path.lstat().st_uid == 0:
+                    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _indices(self) -> list[tuple[Path, Index]]:
         found = [(path, _read_index(path)) for path in self.folder.glob(f"*{INDEX_SUFFIX}")]
@@ -210,6 +259,11 @@ class CtCache:
             return read_private(path)
         except ConfigError as error:
             raise StorageError(f"the cache of images cannot be used: {error}") from None
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Return the files in `folder` that a cache made; what else lies there is not its own."""
+    return sorted(path for path in folder.iterdir() if OWN.fullmatch(path.name))
 
 
 def _read_index(path: Path) -> Index | None:

@@ -17,7 +17,7 @@ import numpy as np
 from fedward.client.data.ct_cache import Case, CtCache, Index
 from fedward.client.data.ct_cohort import NOTHING_TO_LEARN, Cohort, cohort_of, read_clinic
 from fedward.client.data.ct_rows import CaseRows, Grid, check_size, rows_of
-from fedward.client.data.quarantine import relative, write_quarantine
+from fedward.client.data.quarantine import in_short, relative, write_quarantine
 from fedward.client.data.read import TABLE_SUFFIXES, spelled
 from fedward.client.data.source import need_ct_packages
 from fedward.client.data.volumes import (
@@ -117,7 +117,10 @@ class CtSource:
             listed = self._write_quarantine(index, ())
             if index.quarantined and not index.cases:
                 # Patients without scans are legitimate, but not because none could be read.
-                raise SiteDataError(f"{self._folder}: no scan can be used; why: {listed}")
+                raise SiteDataError(
+                    f"{self._folder}: no scan can be used: "
+                    f"{in_short(reason for _, reason in index.quarantined)}; why each: {listed}"
+                )
             if index.quarantined:
                 log.warning("%s: some files are not used; why: %s", self.site_id, listed)
             try:
@@ -223,6 +226,21 @@ def read_rows(
     Raises:
         SiteDataError: with the reason why it cannot be used.
     """
+    grid = read_grid(series, masks, schema)
+    depth, height, width = grid.voxels_DHW.shape
+    return replace(
+        rows_of(grid, image, schema),
+        scan_size=(depth, height, width),
+        scan_spacing_mm=grid.spacing_mm,
+    )
+
+
+def read_grid(series: Series, masks: Sequence[MaskFile], schema: ImageSchema) -> Grid:
+    """Return one series with its masks, in the schema's unit.
+
+    Raises:
+        SiteDataError: with the reason why it cannot be used.
+    """
     volume = load_volume(series)
     if schema.unit == "HU" and (problem := check_hu(volume)) is not None:
         raise SiteDataError(problem)
@@ -230,13 +248,7 @@ def read_rows(
     for mask in masks:
         one_DHW = load_mask(mask, series, volume, schema)
         labels_DHW = one_DHW if labels_DHW is None else np.maximum(labels_DHW, one_DHW)
-    grid = Grid(volume.voxels_DHW, labels_DHW, volume.spacing_mm)
-    depth, height, width = volume.voxels_DHW.shape
-    return replace(
-        rows_of(grid, image, schema),
-        scan_size=(depth, height, width),
-        scan_spacing_mm=volume.spacing_mm,
-    )
+    return Grid(volume.voxels_DHW, labels_DHW, volume.spacing_mm)
 
 
 def _image_schema(schema: TableSchema) -> ImageSchema:

@@ -5,6 +5,7 @@ File names can name patients: the list is 0600, and nothing of it leaves the sit
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def read_quarantine(path: Path) -> list[tuple[str, str]]:
     except (OSError, IndexError, csv.Error) as error:
         raise StorageError(f"{path}: cannot be read ({type(error).__name__})") from None
     return rows[1:]
+
+
+def in_short(reasons: Iterable[str], most: int = 5) -> str:
+    """Return the commonest reasons with their counts; it names no file and no patient."""
+    common = Counter(reasons).most_common(most)
+    return "; ".join(f"{number} x {reason}" for reason, number in common)
 
 
 def relative(path: Path, root: Path) -> str:

@@ -262,7 +262,6 @@ def _members(
     if rule.equals is not None:
         (field,) = schema.select((rule.column,))
         return np.asarray(values == field.categories.index(rule.equals))
-    if rule.at_least is not None:
-        return np.asarray(values >= rule.at_least)
-    assert rule.below is not None
-    return np.asarray(values < rule.below)
+    low = -np.inf if rule.at_least is None else rule.at_least
+    high = np.inf if rule.below is None else rule.below
+    return np.asarray((values >= low) & (values < high))

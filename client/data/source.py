@@ -121,7 +121,7 @@ def site_source(
         image,
         cache=site.file(config.data.cache),
         excluded=excluded,
-        salt=_salt(site),
+        salt=site_salt(site),
     )
 
 
@@ -174,7 +174,7 @@ def need_ct_packages() -> None:
         )
 
 
-def _salt(site: LoadedSite) -> bytes | None:
+def site_salt(site: LoadedSite) -> bytes | None:
     """Return the site's salt; None before `fedward enroll` has made it."""
     path = site.file(site.config.id_salt_file)
     return read_salt(path) if path.exists() else None

@@ -94,8 +94,8 @@ def scan_folder(
 
     Args:
         folder: a site's images, in any arrangement of sub-folders.
-        excluded: patients of whom nothing is returned, not even in the quarantine; 7, 7.0 and "7"
-            are the same patient.
+        excluded: patients of whom nothing is returned, not even in the quarantine, whether the file
+            or the first folder below `folder` names them; 7, 7.0 and "7" are the same patient.
         progress: told how far the scan is.
 
     Raises:
@@ -109,7 +109,7 @@ def scan_folder(
     gone = {spelled(patient) for patient in excluded}
 
     def is_kept(patient: str, path: Path) -> bool:
-        return spelled(patient or path.relative_to(folder).parts[0]) not in gone
+        return gone.isdisjoint({spelled(patient), spelled(path.relative_to(folder).parts[0])})
 
     return Scan(
         tuple(series for series in scan.series if is_kept(series.patient, series.files[0])),

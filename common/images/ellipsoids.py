@@ -47,8 +47,10 @@ class Ellipsoid:
 
     @property
     def volume_mm3(self) -> float:
-        """Its volume."""
-        return 4 / 3 * math.pi * math.prod(self.radii_mm)
+        """Its volume, with what the model's soft edge adds to a ball's."""
+        squared_mm2 = math.prod(self.radii_mm) ** (2 / 3)
+        softness = math.pi**2 / 12 * EDGE_MM**2
+        return 4 / 3 * math.pi * math.prod(self.radii_mm) * (1 + 3 * softness / squared_mm2)
 
 
 def fit_ellipsoid(
@@ -138,13 +140,13 @@ class _Model:
         self.shape = shape
         self.per_voxel = [max(1, math.ceil(mm / SAMPLE_MM)) for mm in spacing_mm]
         self.step_mm = spacing_mm / np.array(self.per_voxel)
-        axes = [
+        self.axes = [
             (np.arange(n * k) + 0.5) * step - mm / 2
             for n, k, step, mm in zip(shape, self.per_voxel, self.step_mm, spacing_mm, strict=True)
         ]
-        self.axes = axes
 
     def fractions(self, parameters: Floats) -> Floats:
+        """Return (D, H, W) in [0, 1]."""
         inverse = np.linalg.inv(_axes(parameters))
         z, y, x = (axis - centre for axis, centre in zip(self.axes, parameters[3:6], strict=True))
         z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]

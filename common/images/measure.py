@@ -34,15 +34,22 @@ THRESHOLD_HU = 130.0
 DILATE_MM = 5.0
 MIN_VOXELS = 3
 BODY_HU = -300.0
-DEEP_MM = 2.5
-"""Voxels further inside than this hold nothing but stone."""
-MIN_DEEP_VOXELS = 8
+DEEP_MM = 1.2
+"""Voxels further inside than this hold little but stone."""
+MIN_DEEP_VOXELS = 4
+LOCAL_MM = 1.0
+"""How far a stone's own brightness is averaged."""
+LEAST_LAYER = 0.6
 NEAR_MM = 2.0
-"""How far beyond the threshold a stone's own brightness is summed up."""
+"""How far beyond its threshold a stone may reach."""
 BESIDE_MM = 1.5
 """Nothing of a stone is further out than this."""
 MARGIN_MM = 4.0
 """How far round a stone its surroundings are looked at."""
+FINE_MM = 0.4
+"""Distance of the points that a volume is counted with; at most."""
+BARELY_SEEN_MM, WHOLLY_SEEN_MM = 4.5, 7.5
+"""Diameters of a ball: below the first only the fit counts, above the second only the surface."""
 NOISE_WIDTHS = 4.0
 
 
@@ -238,39 +245,31 @@ class _Part:
     spacing_mm: Floats
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """The surroundings' value, how much brighter the stone is where it is whole, its length."""
-
-    background: float
-    contrast: float
-    length_mm: float | None
-    """Where it was fitted."""
-
-
 def _measure(part: _Part, start_mm: Floats, sides: _Sides) -> Stone:
     values_DHW, seed_DHW, spacing_mm = part.values_DHW, part.seed_DHW, part.spacing_mm
     away_mm_DHW = ndimage.distance_transform_edt(~seed_DHW, sampling=spacing_mm)
     # What another stone or a bone blurs into is not this one's surroundings.
     free_DHW = ~ndimage.binary_dilation(part.other_DHW) | seed_DHW
-    found = _levels(part, away_mm_DHW, free_DHW)
-    half = found.background + found.contrast / 2
     near_DHW = free_DHW & (away_mm_DHW <= max(NEAR_MM, 1.05 * float(spacing_mm.max())))
-    share_DHW = np.where(near_DHW, (values_DHW - found.background) / found.contrast, 0.0)
-    core_DHW = near_DHW & (share_DHW >= 0.5)
-    if not core_DHW.any():
-        core_DHW = seed_DHW
-    surface_V3 = _surface(np.where(near_DHW, values_DHW, found.background), half) * spacing_mm
-    diameter_mm = longest_distance(surface_V3)
-    if found.length_mm is not None:
-        # Blur rounds off what is small: its tips are missing in the surface, not in the fit.
+    beside_DHW = free_DHW & (away_mm_DHW > BESIDE_MM)
+    share_DHW = np.where(near_DHW, _shares(part, seed_DHW, beside_DHW), 0.0)
+    # Once more from the voxels that are half stone: a low threshold takes in many that are not.
+    core_DHW = seed_DHW & (share_DHW >= 0.5)
+    core_DHW = core_DHW if core_DHW.any() else seed_DHW
+    share_DHW = np.where(near_DHW, _shares(part, core_DHW, beside_DHW), 0.0)
+    share_DHW[(share_DHW >= 0.5) & ~_touching(share_DHW >= 0.5, core_DHW)] = 0.0
+    diameter_mm = longest_distance(_surface(share_DHW, 0.5) * spacing_mm)
+    volume_mm3 = _volume_mm3(share_DHW, spacing_mm)
+    if _ball_mm(volume_mm3) < WHOLLY_SEEN_MM and (near_DHW & ~seed_DHW).any():
+        fitted = fit_ellipsoid(values_DHW, seed_DHW, spacing_mm, use_DHW=near_DHW)
         longest = diameter_mm + float(spacing_mm.max())
-        diameter_mm = min(max(diameter_mm, found.length_mm), longest)
+        diameter_mm = min(max(diameter_mm, 2 * fitted.radii_mm[0]), longest)
+        volume_mm3 = _blended(volume_mm3, fitted.volume_mm3)
     centre = np.average(np.argwhere(core_DHW), axis=0, weights=np.maximum(share_DHW[core_DHW], 0.1))
     z, y, x = (start_mm + centre * spacing_mm).tolist()
     return Stone(
         diameter_mm=diameter_mm,
-        volume_mm3=float(share_DHW.sum() * np.prod(spacing_mm)),
+        volume_mm3=volume_mm3,
         mean_hu=float(values_DHW[core_DHW].mean()),
         max_hu=float(values_DHW[core_DHW].max()),
         side=sides.side(x),
@@ -278,17 +277,77 @@ def _measure(part: _Part, start_mm: Floats, sides: _Sides) -> Stone:
     )
 
 
-def _levels(part: _Part, away_mm_DHW: Floats, free_DHW: Mask) -> _Levels:
-    """Return both levels: read off a stone with an inside that no surface blurs, else fitted."""
-    spacing_mm, thickest = part.spacing_mm, float(part.spacing_mm.max())
-    use_DHW = free_DHW & (away_mm_DHW <= max(MARGIN_MM, 1.5 * thickest))
-    depth_mm_DHW = ndimage.distance_transform_edt(part.seed_DHW, sampling=spacing_mm)
-    deep_DHW = depth_mm_DHW > max(DEEP_MM, thickest)
-    if deep_DHW.sum() < MIN_DEEP_VOXELS:
-        fitted = fit_ellipsoid(part.values_DHW, part.seed_DHW, spacing_mm, use_DHW=use_DHW)
-        return _Levels(fitted.background, fitted.contrast, 2 * fitted.radii_mm[0])
-    background = float(np.median(part.values_DHW[use_DHW & (away_mm_DHW > BESIDE_MM)]))
-    return _Levels(background, float(np.mean(part.values_DHW[deep_DHW])) - background, None)
+def _shares(part: _Part, seed_DHW: Mask, beside_DHW: Mask) -> Floats:
+    """Return how far each voxel is on the way from the surroundings, 0, to the stone nearby, 1.
+
+    The stone's value is that of its inner voxels within about `LOCAL_MM`: stones are layered, and
+    half of the brightest layer is no surface of a dim one.
+    """
+    values_DHW, spacing_mm = part.values_DHW, part.spacing_mm
+    outside = beside_DHW if beside_DHW.any() else ~part.seed_DHW
+    background = float(np.median(values_DHW[outside])) if outside.any() else 0.0
+    inner_DHW = _inner(seed_DHW, spacing_mm)
+    sigma = LOCAL_MM / spacing_mm
+    weight_DHW = ndimage.gaussian_filter(inner_DHW.astype(np.float64), sigma)
+    summed_DHW = ndimage.gaussian_filter(np.where(inner_DHW, values_DHW, 0.0), sigma)
+    nearest = ndimage.distance_transform_edt(
+        ~inner_DHW, sampling=spacing_mm, return_distances=False, return_indices=True
+    )
+    far_DHW = weight_DHW <= 1e-3
+    stone_DHW = summed_DHW / np.where(far_DHW, 1.0, weight_DHW)
+    stone_DHW = np.where(far_DHW, values_DHW[tuple(nearest)], stone_DHW)
+    # A layer of much less than the stone's contrast is taken for its blurred end.
+    least = max(1.0, LEAST_LAYER * (float(np.median(values_DHW[inner_DHW])) - background))
+    return np.asarray((values_DHW - background) / np.maximum(stone_DHW - background, least))
+
+
+def _touching(mask_DHW: Mask, seed_DHW: Mask) -> Mask:
+    """Return the parts of the mask that share a voxel with the seed."""
+    labels_DHW, _ = components(mask_DHW)
+    kept = np.unique(labels_DHW[mask_DHW & seed_DHW])
+    return np.isin(labels_DHW, kept) & mask_DHW
+
+
+def _inner(seed_DHW: Mask, spacing_mm: Floats) -> Mask:
+    """Return the voxels that hold little but stone; of a small stone those that hold most."""
+    depth_mm_DHW = ndimage.distance_transform_edt(seed_DHW, sampling=spacing_mm)
+    deep_mm = DEEP_MM
+    while (inner_DHW := depth_mm_DHW > deep_mm).sum() < MIN_DEEP_VOXELS and deep_mm > 0:
+        deep_mm = deep_mm - 0.2 if deep_mm > 0.2 else 0.0
+    return np.asarray(inner_DHW)
+
+
+def _volume_mm3(share_DHW: Floats, spacing_mm: Floats) -> float:
+    """Return the volume where the shares, linear between voxels, are above half, without holes."""
+    parts = [max(1, math.ceil(mm / FINE_MM)) for mm in spacing_mm]
+    fine_DHW = share_DHW
+    for axis, (length, k) in enumerate(zip(share_DHW.shape, parts, strict=True)):
+        place = np.clip((np.arange(length * k) + 0.5) / k - 0.5, 0, length - 1)
+        low = np.minimum(place.astype(np.int64), max(0, length - 2))
+        form = [1, 1, 1]
+        form[axis] = -1
+        rest = (place - low).reshape(form)
+        high = np.minimum(low + 1, length - 1)
+        fine_DHW = (1 - rest) * fine_DHW.take(low, axis) + rest * fine_DHW.take(high, axis)
+    inside = int(ndimage.binary_fill_holes(fine_DHW >= 0.5).sum())
+    return inside * float(np.prod(spacing_mm)) / math.prod(parts)
+
+
+def _ball_mm(volume_mm3: float) -> float:
+    """Return the diameter of a ball of this volume."""
+    return 2 * math.cbrt(3 * volume_mm3 / (4 * math.pi))
+
+
+def _blended(surface_mm3: float, fitted_mm3: float) -> float:
+    """Return the geometric mean of both volumes, the fitted one alone for the smallest stones.
+
+    Blur takes a small stone's half level inwards, so that the surface holds too little; of a
+    larger one it holds what an ellipsoid does not: bumps, lobes and uneven surroundings.
+    """
+    size_mm = _ball_mm(fitted_mm3)
+    share = min(1.0, max(0.0, (size_mm - BARELY_SEEN_MM) / (WHOLLY_SEEN_MM - BARELY_SEEN_MM)))
+    logarithm = share * math.log(max(surface_mm3, 1e-9)) + (1 - share) * math.log(fitted_mm3)
+    return math.exp(logarithm)
 
 
 def _surface(values_DHW: Floats, level: float) -> Floats:

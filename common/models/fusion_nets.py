@@ -3,21 +3,27 @@
 Legend: B rows, C classes, K structures, F columns, T tokens, W features, d token width.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
-from torch import nn
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
+from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
-from fedward.common.models.classification_nets import Depth, ResNetTrunk
+from fedward.common.models.classification_nets import BLOCKS, NORM, Depth, ResNetTrunk
 from fedward.common.models.ft_transformer import FieldTokenizer
 from fedward.common.models.image_form import ImageForm, ImageOutputs
 from fedward.common.models.image_parts import (
     Normalisation,
     OrMissing,
     needs_classes,
+    needs_multiples,
     seen_features,
     seen_image,
+    set_normalisation,
 )
 from fedward.common.models.layout import FieldLayout, num_columns
 from fedward.common.models.options import PositiveInt, Probability
@@ -37,8 +43,11 @@ class ConcatFusion(nn.Module):
         norm: of its feature maps.
         hidden: width of the perceptron over the fields, and of the one over both.
         dropout: before the last layer.
+        mask: whether a decoder makes masks of the stages, where there are structures.
+        feature_size: channels of the decoder at full resolution.
 
     Source: after Baharoon et al. 2023, "HyMNet", arXiv:2310.01099, whose image encoder is larger.
+    USCNet's authors report its masks without saying how they are made; the decoder is ours.
     """
 
     def __init__(  # noqa: PLR0913 - a model's own keys are its parameters
@@ -51,6 +60,8 @@ class ConcatFusion(nn.Module):
         norm: Normalisation = "group",
         hidden: PositiveInt = 128,
         dropout: Probability = 0.0,
+        mask: bool = True,
+        feature_size: PositiveInt = 16,
     ) -> None:
         super().__init__()
         needs_classes(form, "concat-fusion")
@@ -68,12 +79,76 @@ class ConcatFusion(nn.Module):
             nn.Dropout(dropout) if dropout > 0 else nn.Identity(),
             nn.Linear(hidden, form.num_classes),
         )
+        self.stage_ends = frozenset(accumulate(BLOCKS[depth]))
+        self.decoder = None
+        if mask and form.num_structures:
+            step = (16 * stem_stride,) * form.spatial_dims
+            needs_multiples(form, step, "concat-fusion (model.mask)")
+            widths = [self.trunk.num_features // 2**level for level in (3, 2, 1, 0)]
+            # After a stem that keeps the resolution, the image itself is at that level.
+            stem = [width] if stem_stride == 2 else []
+            self.decoder = StageDecoder(form, [feature_size, *stem, *widths], norm)
 
     def forward(self, batch: Batch) -> ImageOutputs:
-        """Return `label` (B, C)."""
-        image_BW = self.no_image(self.of_image(self.trunk(batch)), batch["mask.image"])
+        """Return `label` (B, C) and, with a decoder, `mask` (B, K, *size)."""
+        image = seen_image(batch, self)
+        levels = self._levels(image)
+        features_BW = levels[-1].mean(tuple(range(2, image.dim())))
+        image_BW = self.no_image(self.of_image(features_BW), batch["mask.image"])
         fields_BW = self.no_fields(self.of_fields(seen_features(batch)), batch["mask.table"])
-        return {"label": self.head(torch.cat([image_BW, fields_BW], dim=1))}
+        outputs = {"label": self.head(torch.cat([image_BW, fields_BW], dim=1))}
+        if self.decoder is not None:
+            outputs["mask"] = self.decoder(image, levels)
+        return outputs
+
+    def _levels(self, image: Tensor) -> list[Tensor]:
+        """Return the stem's feature maps and those of each stage, the smallest last."""
+        stem, pool = self.trunk.stem
+        levels = [stem(image)]
+        x = pool(levels[0])
+        for number, block in enumerate(self.trunk.stages, start=1):
+            x = block(x)
+            if number in self.stage_ends:
+                levels.append(x)
+        return levels
+
+
+class StageDecoder(nn.Module):
+    """From the stages of a residual network back to a mask, joined with each on the way up.
+
+    Source: UNETR's decoder (arXiv:2103.10504), with stages in place of a transformer's layers.
+    """
+
+    def __init__(self, form: ImageForm, widths: Sequence[int], norm: Normalisation) -> None:
+        """Make a decoder for feature maps of these widths, the full resolution first."""
+        super().__init__()
+        dims = form.spatial_dims
+        self.of_image = UnetrBasicBlock(
+            dims, 1, widths[0], kernel_size=3, stride=1, norm_name=NORM, res_block=True
+        )
+        self.ups = nn.ModuleList(
+            UnetrUpBlock(
+                dims, below, width, kernel_size=3, upsample_kernel_size=2, norm_name=NORM,
+                res_block=True,
+            )
+            for width, below in pairwise(widths)
+        )  # fmt: skip
+        self.out = UnetOutBlock(dims, widths[0], form.num_structures)
+        set_normalisation(self, norm)
+
+    def forward(self, image: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """Return mask logits (B, K, *size).
+
+        Args:
+            image: (B, 1, *size).
+            levels: the feature maps of the network, the smallest last; what is above them is not
+                read.
+        """
+        x, *above = reversed(levels[-len(self.ups) :])
+        for up, level in zip(reversed(self.ups), [*above, self.of_image(image)], strict=True):
+            x = up(x, level)
+        logits: Tensor = self.out(x)
+        return logits
 
 
 class TMSS(nn.Module):

@@ -16,8 +16,8 @@ from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_parts import OrMissing
 from fedward.common.models.patch_encoder import EncoderSize, Patches
 
-GAIN = 4.0
-"""What is measured under a mask is within [0, 1] and varies by tenths; weights start for ones."""
+GAIN = 10.0
+"""What is measured under a mask varies by tenths; weights start, and steps are made, for ones."""
 VARIANCE_FLOOR = 1e-6
 
 
@@ -76,7 +76,9 @@ class MaskGuide(nn.Module):
             mask: (B, K, *size) logits.
             has_image_B: which rows have an image.
         """
-        grey_B1V, share_BKV = image.flatten(2), mask.detach().sigmoid().flatten(2)
+        # In the type of the weights: under autocast the sums over voxels would lose their digits.
+        logits = mask.detach().to(self.linear.weight.dtype)
+        grey_B1V, share_BKV = image.flatten(2), logits.sigmoid().flatten(2)
         voxels_BK1 = share_BKV.sum(2, keepdim=True)
         weight_BKV = share_BKV / (voxels_BK1 + 1)
         mean_BK1 = (weight_BKV * grey_B1V).sum(2, keepdim=True)

@@ -96,8 +96,11 @@ class SubgroupSchema(Section):
 
     @model_validator(mode="after")
     def _has_one_rule(self) -> "SubgroupSchema":
-        if sum(rule is not None for rule in (self.equals, self.at_least, self.below)) != 1:
-            raise ValueError("give exactly one of equals, at_least and below")
+        is_band = self.at_least is not None or self.below is not None
+        if is_band == (self.equals is not None):
+            raise ValueError("give either equals, or at_least and below, one of them or both")
+        if self.at_least is not None and self.below is not None and self.at_least >= self.below:
+            raise ValueError("at_least: expected less than below")
         return self
 
 

@@ -111,7 +111,7 @@ class CtTask:
         )
 
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:
-        """Return additive sums over the training rows (see `tables.encode`)."""
+        """Return additive sums over the training patients (see `tables.encode`)."""
         table = source.read()
         training = table.take(~held_out_rows(table, split, site=source.site_id))
         return self._private.release("normalisation", self._sums(training))
@@ -264,8 +264,15 @@ class CtTask:
         return float(released[0])
 
     def _sums(self, table: Table) -> Statistics:
+        """Return the number of patients, and sums over one clinical row of each who has some.
+
+        Rows are lesions or slices: a patient with five would count as five, at the gate too.
+        """
         known = table.take(table.arrays[HAS + "table"])
-        return local_statistics(known, self.fields)
+        _, first = np.unique(known.patient_id, return_index=True)
+        sums = local_statistics(known.take(first), self.fields)
+        sums[0] = len(np.unique(table.patient_id))
+        return sums
 
     def _dataset(
         self, table: Table, statistics: Statistics, label: Any | None = None

@@ -3,10 +3,15 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedward.deploy.commands.audit import add_purge, add_site, existing_database
 from fedward.deploy.commands.parsing import Commands, add_command, add_group
+
+if TYPE_CHECKING:
+    from fedward.client.retention import KeptScans
 
 CHECK_EXAMPLES = """\
   fedward check site.yaml                              data, key, disk, memory, GPU
@@ -92,6 +97,7 @@ def _patient(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from fedward.client.cohort import read_salt, runs_of
+    from fedward.client.retention import kept_of
     from fedward.common.config.site import load_site_config
 
     site = load_site_config(args.site)
@@ -99,10 +105,15 @@ def _patient(args: argparse.Namespace) -> int:
     salt = read_salt(site.file(site.config.id_salt_file))
     if sys.stdin.isatty():
         print("patient identifier: ", end="", file=sys.stderr, flush=True)
-    found = runs_of(database, sys.stdin.readline().strip(), salt)
+    patient = sys.stdin.readline().strip()
+    found = runs_of(database, patient, salt)
+    kept = kept_of(site, patient)
     if args.json:
-        print(json.dumps([asdict(one) for one in found], indent=1))
+        shown = {"runs": [asdict(one) for one in found], **asdict(kept)}
+        print(json.dumps(shown, indent=1))
         return 0
+    for line in _kept_lines(kept):
+        print(line)
     if not found:
         print("no run has used this patient")
         return 0
@@ -113,3 +124,12 @@ def _patient(args: argparse.Namespace) -> int:
         "of all that follow. A model that was trained already is not changed by that"
     )
     return 0
+
+
+def _kept_lines(kept: "KeptScans") -> Iterator[str]:
+    if kept.num_scans or kept.num_quarantined:
+        yield (
+            f"in the cache of scans: {kept.num_scans} of this patient, and "
+            f"{kept.num_quarantined} files on the quarantine list; they go when data.exclude names "
+            "the patient and the worker starts again"
+        )

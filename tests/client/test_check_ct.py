@@ -64,6 +64,7 @@ def test_a_folder_of_scans_is_looked_at_with_its_table(folder: Path) -> None:
         "data.masks": "warn",
         "data.join": "ok",
         "data.patients": "ok",
+        "data.voxels": "ok",
     }
     assert findings["data.masks"].text == "series with a mask: 3 of 4"
     assert findings["data.patients"].text == "5 patients"
@@ -104,7 +105,7 @@ def test_a_folder_without_scans_and_one_that_is_not_there_fail(folder: Path) -> 
         path.unlink()
     assert found(loaded)["data.scans"].status == "fail"
     (folder / "scans").rename(folder / "elsewhere")
-    assert found(loaded)["data.columns"].status == "fail"
+    assert "no such folder" in found(loaded)["data.scans"].text
 
 
 def test_a_cache_among_the_scans_fails_before_anything_is_read(folder: Path) -> None:
@@ -213,7 +214,7 @@ def test_arrays_are_looked_at_as_a_table_is(tmp_path: Path) -> None:
 def test_masks_alone_need_neither_label_nor_table(folder: Path) -> None:
     loaded = site(folder, label=None, fields=(), subgroups=(), drop=(), patient_id=None, least=2)
     findings = found(loaded)
-    assert set(findings) == {"data.scans", "data.masks", "data.patients"}
+    assert set(findings) == {"data.scans", "data.masks", "data.patients", "data.voxels"}
     assert findings["data.patients"].text == "4 patients"
     write_nifti(folder / "scans" / "eve" / "ct.nii.gz", scan())
     assert site_source(loaded, image=IMAGE).patient_ids() == ["ann", "bob", "cat"]

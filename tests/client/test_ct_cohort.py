@@ -266,7 +266,7 @@ def test_a_scan_without_table_and_mask_teaches_nothing(clinic: Path) -> None:
 def test_where_no_scan_can_be_used_the_site_does_not_go_on_with_its_table(clinic: Path) -> None:
     for patient in ("ann", "bob", "dan"):
         write_nifti(clinic / patient / "ct_mask.nii.gz", 0 * mask())
-    with pytest.raises(SiteDataError, match=r"no scan can be used; why: .*quarantine.csv"):
+    with pytest.raises(SiteDataError, match=r"no scan can be used: .*background; why each: .*.csv"):
         source(clinic).read()
 
 

@@ -200,6 +200,18 @@ def test_the_next_smallest_goes_with_one_that_would_follow_from_the_total() -> N
     assert "fewer than 10 patients" in hidden["reason"]
 
 
+def test_a_band_with_both_limits_is_made_of_the_pieces_between_them() -> None:
+    bands = [{"below": 40}, {"at_least": 40, "below": 60}, {"at_least": 60}, {"at_least": 40}]
+    groups = [
+        SubgroupSchema.model_validate({"name": str(number), "column": "age", **band})
+        for number, band in enumerate(bands)
+    ]
+    (family,) = families_of(CLINIC.model_copy(update={"subgroups": tuple(groups)}))
+    young, middle, old, not_young = (family[str(number)] for number in range(4))
+    assert not (young & middle or middle & old or young & old)
+    assert not_young == middle | old
+
+
 def test_a_band_between_two_limits_of_age_is_a_cell_as_well() -> None:
     rules = [{"name": "65+", "at_least": 65.0}, {"name": "70+", "at_least": 70.0}]
     schema = CLINIC.model_copy(

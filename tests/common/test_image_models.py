@@ -30,9 +30,11 @@ CASES: list[tuple[str, Own]] = [
     ("nnunet", {"filters": 4, "residual": True, "deep_supervision": 0}),
     ("resnet3d", {"depth": 10, "width": 4}),
     ("resnet3d", {"depth": 50, "width": 2, "norm": "instance"}),
-    ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8}),
+    ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "feature_size": 4}),
+    ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "mask": False}),
     ("tmss", VIT),
 ]
+FUSING = ("concat-fusion", "tmss")
 FORMS = [FORM_2D, FORM_3D]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 every_network = pytest.mark.parametrize(("name", "own"), CASES, ids=NAMES)
@@ -70,8 +72,8 @@ def test_a_batch_of_any_size_gives_masks_and_logits_of_the_form(
 @every_network
 def test_what_a_network_answers_with_is_what_it_was_built_for(name: str, own: Own) -> None:
     outputs = built(name, own, FORM_3D).eval()(images(FORM_3D, 2))
-    segments = name not in ("resnet3d", "concat-fusion")
-    classifies = not segments or name == "tmss" or own.get("class_head", False)
+    segments = name != "resnet3d" and own.get("mask", True)
+    classifies = not segments or name in FUSING or own.get("class_head", False)
     assert set(outputs) == set(["mask"] * segments + ["label"] * classifies)
 
 
@@ -100,7 +102,7 @@ def test_a_missing_modality_is_not_looked_at(name: str, own: Own, flag: str, con
         (gradient,) = torch.autograd.grad(
             outputs["label"].sin().sum(), batch[content], allow_unused=True, retain_graph=True
         )
-        uses_it = content == "image" or name in ("concat-fusion", "tmss")
+        uses_it = content == "image" or name in FUSING
         assert (gradient is not None) == uses_it
         if gradient is not None:
             assert not gradient[0].any()
@@ -167,6 +169,23 @@ def test_deep_supervision_gives_coarser_masks_while_training_only(form: ImageFor
     assert set(outputs) == {"mask", "mask.1"}
     assert outputs["mask.1"].shape[2:] == tuple(side // 2 for side in form.size)
     assert set(model.eval()(images(form, 1))) == {"mask"}
+
+
+@pytest.mark.parametrize(("depth", "stem_stride"), [(10, 1), (50, 1), (10, 2)])
+def test_concat_fusion_finds_masks_beside_the_same_class(depth: int, stem_stride: int) -> None:
+    own = {"depth": depth, "width": 2, "hidden": 4, "stem_stride": stem_stride}
+    form = ImageForm((32, 32), 2, 3, LAYOUT)
+    batch = images(form, 2)
+    both = built("concat-fusion", own, form)(batch)
+    assert both["mask"].shape == (2, 2, 32, 32)
+    # The decoder comes after the rest, which therefore starts from the same weights without it.
+    for alone in (
+        built("concat-fusion", {**own, "mask": False}, form),
+        built("concat-fusion", own, without(form, structures=True)),
+    ):
+        outputs = alone(batch)
+        assert set(outputs) == {"label"}
+        torch.testing.assert_close(outputs["label"], both["label"])
 
 
 def test_a_planned_network_halves_and_looks_where_the_plan_says() -> None:
@@ -244,6 +263,7 @@ def test_sizes_are_those_of_the_published_networks() -> None:
         ("tmss", {"hiden": 3}, FORM_3D, "did you mean 'hidden'"),
         ("tmss", VIT, ImageForm((16, 16, 16), 1, 2), "no fields"),
         ("concat-fusion", {}, ImageForm((16, 16), 0, 2), "no fields"),
+        ("concat-fusion", {}, ImageForm((24, 32), 1, 2, LAYOUT), r"model.mask.*of \[16, 16\]"),
         ("unetr", {**VIT, "patch": 6}, FORM_3D, "power of two"),
         ("unetr", {**VIT, "heads": 5}, FORM_3D, "model.hidden: 24"),
         ("unetr", {**VIT, "layers": 2}, FORM_3D, "model.layers: 2"),

@@ -84,8 +84,9 @@ def test_what_is_wrong_in_a_schema_is_named_with_file_line_and_key(
         ("column: sex, equals: 7", "equals is none of the categories"),
         ("column: sex, below: 1", "use equals for a categorical field"),
         ("column: age, equals: 5", "use equals for a categorical field"),
-        ("column: age, below: 5, at_least: 1", "give exactly one of"),
-        ("column: age", "give exactly one of"),
+        ("column: age, below: 5, at_least: 9", "expected less than below"),
+        ("column: age, equals: 5, at_least: 1", "give either equals"),
+        ("column: age", "give either equals"),
     ],
 )
 def test_a_subgroup_that_cannot_be_told_is_refused(tmp_path: Path, group: str, says: str) -> None:
