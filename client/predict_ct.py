@@ -73,21 +73,11 @@ def predict_scans(  # noqa: PLR0913 - a model, scans, and how they are read
             could be used.
         StorageError: a file cannot be written.
     """
-    tell = progress or (lambda what, done, total: None)
     reader = ScanReader.of(model, stone_hu=stone_hu, own_models=own_models)
     _check_places(folder, out)
     clinic = ClinicalRows.read(folder, model)
-    scan = scan_folder(folder, progress=lambda done, total: tell("files", done, total))
-    quarantined = list(scan.quarantined)
-    found: list[SeriesReport] = []
-    for number, series in enumerate(scan.series, start=1):
-        try:
-            found.append(reader.report(series, number, clinic=clinic, folder=folder, out=out))
-        except (ConfigError, StorageError):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a file holds, it is one series
-            quarantined += [Quarantined(path, _reason(error)) for path in series.files]
-        tell("series", number, len(scan.series))
+    tell = progress or (lambda what, done, total: None)
+    found, quarantined = _read_all(reader, clinic, folder, out, tell=tell)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     listed = write_quarantine(out, quarantined, root=folder)
     if not found:
@@ -107,6 +97,24 @@ def predict_scans(  # noqa: PLR0913 - a model, scans, and how they are read
         num_quarantined=len(quarantined),
         num_without=without if classifies else None,
     )
+
+
+def _read_all(
+    reader: ScanReader, clinic: ClinicalRows, folder: Path, out: Path, *, tell: Progress
+) -> tuple[list[SeriesReport], list[Quarantined]]:
+    """Return what was found in each series, of which the masks are written, and unused files."""
+    scan = scan_folder(folder, progress=lambda done, total: tell("files", done, total))
+    quarantined = list(scan.quarantined)
+    found = []
+    for number, series in enumerate(scan.series, start=1):
+        try:
+            found.append(reader.report(series, number, clinic=clinic, folder=folder, out=out))
+        except (ConfigError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a file holds, it is one series
+            quarantined += [Quarantined(path, _reason(error)) for path in series.files]
+        tell("series", number, len(scan.series))
+    return found, quarantined
 
 
 def _check_places(folder: Path, out: Path) -> None:

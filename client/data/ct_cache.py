@@ -3,8 +3,8 @@
 A cached scan is known by its files' names, sizes and times, and by the parts of schema and run that
 shape rows: what changes is read anew. File names are keyed hashes, files are 0600 in a folder of
 mode 0700, and nothing is unpickled. An index says which scans a folder holds; it names patients, as
-the folder does. When a patient withdraws, their scans leave the cache when the site's worker starts,
-or with the next read.
+the folder does. When a patient withdraws, their scans leave the cache with the next read, or the
+next start of the site's worker.
 """
 
 import contextlib

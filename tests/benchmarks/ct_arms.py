@@ -5,6 +5,8 @@ the pooled training patients of four sites and tested on their pooled test patie
 the split, the first weights and the batches, so arms are paired by seed.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from fedward.client.training import PlainStep, train_locally
 from fedward.common.config.loader import load_run_config
 from fedward.common.config.run import RunConfig
 from fedward.common.images.figures import class_rows
-from fedward.common.randomness import torch_generator
+from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
 from fedward.common.task import Metric, PatientDataset, Split
 from fedward.common.tasks.ct import CtTask
 from fedward.simulations.cli import find_config
@@ -78,8 +80,17 @@ def make_cohort(labels: Labels, patients: int) -> None:
     make_phantoms(phantom)
 
 
-def trained(config: RunConfig, seed: int, epochs: int) -> Result:
-    """Return an arm after so many passes over the pooled training patients."""
+def trained(config: RunConfig, seed: int, epochs: int, *, strict: bool = False) -> Result:
+    """Return an arm after so many passes over the pooled training patients.
+
+    Args:
+        config: of the arm.
+        seed: of the split, the first weights and the batches.
+        epochs: passes.
+        strict: each patient counts for one, and dropout follows the seed. Without it, patients of
+            different sites who have the same number are taken for one when figures are made, and
+            two runs of an arm with dropout differ.
+    """
     split = Split(seed=seed, test_fraction=0.4)
     base_dir = Path(find_config(CONFIG)).parent
     study = Federation(config, "pooled", split, base_dir)
@@ -88,7 +99,8 @@ def trained(config: RunConfig, seed: int, epochs: int) -> Result:
     sources = [study.sites.source(site) for site in study.sites.site_ids]
     sums = np.sum([task.local_statistics(source, split) for source in sources], axis=0)
     parts = [task.datasets(source, split, sums) for source in sources]
-    train, test = pool([p.train for p in parts]), pool([p.test for p in parts])
+    tests = [p.test for p in parts]
+    train, test = pool([p.train for p in parts]), pool(numbered(tests) if strict else tests)
     validation = pool([p.validation for p in parts if p.validation is not None])
     model = study.new_model()
     execution = Execution.of(config.local)
@@ -96,12 +108,23 @@ def trained(config: RunConfig, seed: int, epochs: int) -> Result:
     sampler = ShuffleSampler(config.local.batch_size, epochs=1)
     optimizer = OptimizerSettings.of(config.local)
     step = PlainStep(task.loss_per_sample, optimizer, execution=execution)
-    for epoch in range(epochs):
-        # The loss is weighed anew each epoch; the optimiser goes on.
-        step.loss_per_sample = task.training_loss(model, validation)
-        rng = torch_generator(seed, purpose="fusion", round_number=epoch)
-        train_locally(model, train, step=step, sampler=sampler, rng=rng, augment=task.augment)
+    with seeded_global_torch(seed_for(seed, purpose="dropout")) if strict else nullcontext():
+        for epoch in range(epochs):
+            # The loss is weighed anew each epoch; the optimiser goes on.
+            step.loss_per_sample = task.training_loss(model, validation)
+            rng = torch_generator(seed, purpose="fusion", round_number=epoch)
+            train_locally(model, train, step=step, sampler=sampler, rng=rng, augment=task.augment)
     return _examined(task, model, test)
+
+
+def numbered(sites: Sequence[PatientDataset]) -> list[PatientDataset]:
+    """Return the sites' patients with numbers that no two sites share."""
+    found, first = [], 0
+    for own in sites:
+        patient_id = own.rows["patient_id"]
+        found.append(PatientDataset({**own.rows, "patient_id": patient_id + first}, own.starts))
+        first += int(patient_id.max()) + 1 if len(patient_id) else 0
+    return found
 
 
 def shown(metric: Metric, *, signed: bool = False) -> str:

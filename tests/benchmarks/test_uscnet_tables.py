@@ -10,10 +10,11 @@ from fedward.common.config.loader import load_run_config
 from fedward.common.models.layout import num_columns
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.schema import load_schema
+from fedward.common.task import PatientDataset
 from fedward.common.tasks.ct import CtTask
 from fedward.simulations.cli import find_config
 from tests.benchmarks import uscnet_tables
-from tests.benchmarks.ct_arms import CONFIG, Result
+from tests.benchmarks.ct_arms import CONFIG, Result, numbered
 from tests.benchmarks.uscnet_tables import COLUMNS, TABLES, Changes, Row, figures_of, table
 from tests.common.image_batches import images
 
@@ -87,13 +88,7 @@ def test_a_table_shows_our_figures_and_the_papers_where_there_are_any() -> None:
         Row("a", (), "90.00 - - - 80.00 - - 3.50"),
         Row("b", None, "- - - - - 70.00 - -", "it is another one"),
     ]
-    label = np.array([1, 1, 0, 0])
-    seeds = [
-        Result(label, np.array([0.9, 0.4, 0.8, 0.1]), {"auroc": 0.75, "accuracy": 0.5}),
-        Result(label, np.array([0.1, 0.4, 0.2, 0.1]), {"auroc": 0.85, "accuracy": 0.5}),
-    ]
-    assert figures_of(seeds[0])["precision"] == pytest.approx(0.5)
-    assert "precision" not in figures_of(seeds[1])
+    seeds = [_result(auroc=0.75, precision=0.5), _result(auroc=0.85)]
     head, _, ours, paper, other, _, why = table(rows, {"a": seeds})
     assert _cells(head)[2:5] == ["AUROC", "balanced acc.", "accuracy"]
     # Student's t with one degree of freedom: 12.706 times .05.
@@ -107,13 +102,24 @@ def test_a_table_shows_our_figures_and_the_papers_where_there_are_any() -> None:
 
 
 def test_balanced_accuracy_is_the_mean_of_sensitivity_and_specificity() -> None:
-    empty = np.zeros(0)
-    found = figures_of(
-        Result(empty.astype(np.int64), empty, {"sensitivity": 99 / 109, "specificity": 151 / 163})
-    )
+    found = figures_of(_result(sensitivity=99 / 109, specificity=151 / 163))
     # The paper's "AUC" of USCNet, from the counts that its other figures allow.
     assert math.isclose(found["balanced_accuracy"], 0.9173, abs_tol=5e-5)
-    assert "precision" not in found
+
+
+def test_patients_of_different_sites_are_different_patients() -> None:
+    sites = [
+        PatientDataset({"patient_id": torch.tensor(ids, dtype=torch.int64)}, starts)
+        for ids, starts in (([2, 0], None), ([], None), ([0, 0, 1], torch.tensor([0, 2, 3])))
+    ]
+    apart = numbered(sites)
+    assert [own.rows["patient_id"].tolist() for own in apart] == [[2, 0], [], [3, 3, 4]]
+    assert [len(own) for own in apart] == [2, 0, 2]
+    assert sites[2].rows["patient_id"].tolist() == [0, 0, 1]
+
+
+def _result(**figures: float) -> Result:
+    return Result(np.zeros(0, dtype=np.int64), np.zeros(0), figures)
 
 
 def _cells(line: str) -> list[str]:
