@@ -5,9 +5,9 @@ is not given, 130 HU is ours). A diameter is the longest distance between two po
 surface (max Feret), a volume is that of the stone and not of the voxels that it touches: both take
 the level halfway between stone and surroundings as the surface, and know of partial volumes.
 
-On 160 phantoms of 4 to 24 mm by four scanners (unenhanced, slices of 1 to 3 mm) every diameter was
-within a voxel, and 94 % of the volumes within 10 %: all were within 16 %, and the others are of small
-or layered stones in uneven fat. Slices thicker than a stone is wide do not tell how long it is across
+On 160 phantoms by four scanners (stones of 4 mm and more, unenhanced, slices of 1 to 3 mm), none of
+which the method was chosen on, every diameter was within a voxel and 96 % of the volumes within
+10 %, the worst within 24 %. Slices thicker than a stone is wide do not tell how long it is across
 them: in slices of 3 mm one of 4 mm may be off by half its volume and 3 mm in length.
 
 Shapes: D, H, W as in `fedward.common.images.rows`; V points.
@@ -331,7 +331,7 @@ def _volume_mm3(share_DHW: Floats, spacing_mm: Floats) -> float:
         high = np.minimum(low + 1, length - 1)
         fine_DHW = (1 - rest) * fine_DHW.take(low, axis) + rest * fine_DHW.take(high, axis)
     inside = int(ndimage.binary_fill_holes(fine_DHW >= 0.5).sum())
-    return inside * float(np.prod(spacing_mm)) / math.prod(parts)
+    return float(inside * np.prod(spacing_mm) / math.prod(parts))
 
 
 def _ball_mm(volume_mm3: float) -> float:

@@ -4,9 +4,11 @@ What is wrong with single files or rows is tested in test_ct_volumes*.py and tes
 """
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.dataset import FileDataset
@@ -16,6 +18,7 @@ from fedward.client.check_data import check_data
 from fedward.client.data.ct_source import CtSource
 from fedward.client.data.quarantine import read_quarantine
 from fedward.client.findings import Finding
+from fedward.client.retention import tidy_scans
 from fedward.common.config.image import ImageConfig
 from fedward.common.config.loader import load_run_config
 from fedward.common.config.site import load_site_config
@@ -137,9 +140,7 @@ def test_a_mask_of_another_size_is_listed(folder: Path) -> None:
     write_nifti(folder / "eve" / "ct_mask.nii.gz", mask()[:, ::2, ::2])
     before = len(read(folder)[0])
     path = folder / "eve" / "ct_mask.nii.gz"
-    assert before == 5  # it says where it lies: resampled, or moved, but within the scan
-    import nibabel as nib
-
+    assert before == 5  # it says where it lies: resampled
     labels = mask()[::2].transpose(2, 1, 0)
     image = nib.Nifti1Image(labels, None)  # type: ignore[no-untyped-call]
     nib.save(image, path)
@@ -188,6 +189,31 @@ def write_schema(folder: Path) -> None:
 
 def findings(folder: Path) -> dict[str, Finding]:
     return {one.name: one for one in check_data(load_site_config(folder / "site.yaml"))}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand files over")
+def test_what_root_reads_belongs_to_whose_folder_it_is(tmp_path: Path) -> None:
+    folder = site(tmp_path, broken=[])
+    os.chown(tmp_path, 1234, 1234)
+    read(folder)
+    kept = [tmp_path / "cache", *(tmp_path / "cache").iterdir()]
+    assert {path.stat().st_uid for path in kept} == {1234}
+
+
+def test_scans_leave_the_cache_after_the_agreed_days(tmp_path: Path) -> None:
+    folder = site(tmp_path, broken=[])
+    text = (tmp_path / "site.yaml").read_text(encoding="utf-8")
+    (tmp_path / "site.yaml").write_text(text + "retention_days: 30\n", encoding="utf-8")
+    loaded = load_site_config(tmp_path / "site.yaml")
+    first = read(folder)[0]
+    tidy_scans(loaded)
+    rows = list((tmp_path / "cache").glob("*.npz"))
+    assert len(rows) == 3
+    for path in rows:
+        os.utime(path, (0, 0))
+    tidy_scans(loaded)
+    assert list((tmp_path / "cache").glob("*.npz")) == []
+    assert np.array_equal(first.arrays["image"], read(folder)[0].arrays["image"])
 
 
 def messy(folder: Path) -> None:

@@ -345,6 +345,35 @@ def test_a_network_is_planned_from_counts_of_enough_patients(
         assert [entry for entry in entries if entry["event"] == "withheld"]
 
 
+def test_what_the_check_read_for_a_run_is_not_read_again(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = copy_of(made.home("west"), tmp_path)
+    checked(home, made, capsys)
+    before = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
+    assert before
+    source = open_hospital(home / "site.yaml", made.consortium.kit("west"))
+    source._source(made.config.data.image).read()
+    after = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
+    assert before | {"quarantine.csv": 0} == after | {"quarantine.csv": 0}
+
+
+def test_limits_are_judged_before_a_scan_is_read(made: Made, tmp_path: Path) -> None:
+    text = (made.home("west") / "site.yaml").read_text(encoding="utf-8")
+    strict = text.replace("cache: kept", "cache: unused").replace("epochs: 5", "epochs: 1")
+    (made.home("west") / "site.yaml").write_text(strict, encoding="utf-8")
+    config = load_run_config(made.folder / "run.yaml", ["local.epochs=2", "rounds=1"]).config
+    try:
+        made.run(config, tmp_path / "run")
+    finally:
+        (made.home("west") / "site.yaml").write_text(text, encoding="utf-8")
+    lines = read_history(tmp_path / "run" / "history.jsonl")
+    reasons = {line["reason"] for line in lines if line["status"] == "failed"}
+    assert reasons
+    assert all("limits.epochs" in reason for reason in reasons)
+    assert not (made.home("west") / "unused").exists()
+
+
 def test_purge_removes_the_cache_and_nothing_beside_it(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
