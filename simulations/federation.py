@@ -120,7 +120,12 @@ def _site(federation: Federation, name: str, store: SiteStore) -> Site:
 
     def read_pooled(statistics: Statistics | None) -> SiteData:
         parts = [read(site, statistics) for site in federation.sites.site_ids]
-        return SiteData(pool([p.train for p in parts]), pool([p.test for p in parts]))
+        steering = [p.validation for p in parts if p.validation is not None]
+        return SiteData(
+            pool([p.train for p in parts]),
+            pool([p.test for p in parts]),
+            pool(steering) if steering else None,
+        )
 
     if name == POOLED:
         return Site(name, read_pooled, lambda: _no_sums(name), store)

@@ -136,9 +136,17 @@ def resolve_sites(data: DataConfig, *, seed: int, base_dir: Path) -> SimulatedSi
 
 
 def pool(datasets: Iterable[PatientDataset]) -> PatientDataset:
-    """Return all patients of several sites as one data set; no patient is at two sites."""
+    """Return all patients of several sites as one data set; no patient is at two sites.
+
+    Sites number their patients alike: they get new numbers, which no two sites share.
+    """
     parts = list(datasets)
     rows = {key: torch.cat([part.rows[key] for part in parts]) for key in parts[0].rows}
+    counts = [int(part.rows["patient_id"].max()) + 1 if len(part) else 0 for part in parts]
+    first = np.cumsum([0, *counts[:-1]])
+    rows["patient_id"] = torch.cat(
+        [part.rows["patient_id"] + int(start) for part, start in zip(parts, first, strict=True)]
+    )
     if all(part.starts is None for part in parts):
         return PatientDataset(rows)
     starts, offset = [torch.zeros(1, dtype=torch.int64)], 0

@@ -245,14 +245,19 @@ def test_a_run_goes_on_with_all_that_at_one_site(
     for number in range(8):
         write_patient(tmp_path / "east", f"q{number}", offset=number)
     write_table(tmp_path / "east", [f"q{number}" for number in range(8)])
+    for number in range(8):
+        write_patient(tmp_path / "scans-only", f"r{number}", offset=number)
+    write_table(tmp_path / "scans-only", [])
+    (tmp_path / "rows-only").mkdir()
+    write_table(tmp_path / "rows-only", [f"s{number}" for number in range(8)])
     write_schema(tmp_path)
     image = IMAGE.model_dump(mode="json")
-    files = {name: {"file": name} for name in ("east", "west")}
+    files = {name: {"file": name} for name in ("east", "west", "scans-only", "rows-only")}
     data = {"root": ".", "schema": "stones.yaml", "sites": files, "image": image,
             "validation_fraction": 0.2}  # fmt: skip
     run = config().model_dump(mode="json", by_alias=True, exclude_defaults=True)
     run |= {"data": data, "rounds": 1, "engine": {"name": "inprocess"},
-            "sampling": {"min_replies": 2}}  # fmt: skip
+            "sampling": {"min_replies": 4}}  # fmt: skip
     (tmp_path / "run.yaml").write_text(dump_yaml({"version": 1, **run}), encoding="utf-8")
     result = simulate(
         load_run_config(tmp_path / "run.yaml").config, base_dir=tmp_path, out=tmp_path / "runs"

@@ -16,9 +16,11 @@ from safetensors.numpy import load_file
 
 from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort, runs_of
+from fedward.client.data.source import site_source
 from fedward.client.egress import COUNTS, FIGURES
 from fedward.client.hospital import Hospital, open_hospital
 from fedward.client.retention import tidy_scans
+from fedward.client.suppression import suppress
 from fedward.common.config.consortium import load_consortium
 from fedward.common.config.image import PhantomConfig
 from fedward.common.config.loader import load_run_config
@@ -248,6 +250,17 @@ def test_figures_of_masks_leave_only_where_enough_patients_have_one(made: Made) 
     assert not figures["south"] & {"dice", "iou", "hd95_mm", "lesion_sensitivity"}
 
 
+def test_figures_of_classes_stay_where_a_few_patients_have_no_label() -> None:
+    def cleared(labelled: int) -> float | None:
+        figures = {"brier": {"value": 0.2, "n": labelled}, "dice": {"value": 0.7, "n": 20}}
+        report, _ = suppress({"metrics": figures}, num_patients=20, k=MIN_COHORT)
+        assert report["metrics"]["dice"]["value"] == 0.7
+        value: float | None = report["metrics"]["brier"]["value"]
+        return value
+
+    assert [cleared(20), cleared(18), cleared(15), cleared(3)] == [0.2, None, 0.2, None]
+
+
 def test_a_withdrawn_patient_is_used_nowhere(made: Made) -> None:
     home = made.home("north")
     salt = read_salt(home / "id-salt")
@@ -352,8 +365,7 @@ def test_what_the_check_read_for_a_run_is_not_read_again(
     checked(home, made, capsys)
     before = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
     assert before
-    source = open_hospital(home / "site.yaml", made.consortium.kit("west"))
-    source._source(made.config.data.image).read()
+    site_source(load_site_config(home / "site.yaml"), image=made.config.data.image).read()
     after = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
     assert before | {"quarantine.csv": 0} == after | {"quarantine.csv": 0}
 
