@@ -5,6 +5,7 @@ are refused, as they are in training: a wrong unit is worse than no prediction.
 """
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -205,7 +206,17 @@ def _open_run(folder: Path) -> TrainedModel:
         statistics = run_statistics(folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder}: cannot be read ({error})") from error
-    return TrainedModel(unsigned_header(config, schema), state, statistics, "global")
+    header = unsigned_header(config, schema, round_number=_rounds_of(folder))
+    return TrainedModel(header, state, statistics, "global")
+
+
+def _rounds_of(folder: Path) -> int:
+    """Return how many rounds the run had; 0 where its summary does not say."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return int(summary["rounds_run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _schema_folder(folder: Path, name: str) -> Path:

@@ -77,8 +77,8 @@ def predict_scans(  # noqa: PLR0913 - a model, scans, and how they are read
     _check_places(folder, out)
     clinic = ClinicalRows.read(folder, model)
     tell = progress or (lambda what, done, total: None)
-    found, quarantined = _read_all(reader, clinic, folder, out, tell=tell)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found, quarantined = _read_all(reader, clinic, folder, out, tell=tell)
     listed = write_quarantine(out, quarantined, root=folder)
     if not found:
         raise SiteDataError(f"{folder}: no series of images can be used; why: {listed}")

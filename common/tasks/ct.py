@@ -105,10 +105,17 @@ class CtTask:
         self._own_models = own_models
 
     def build_model(self) -> nn.Module:
-        """Return a freshly initialised model; the caller seeds torch."""
-        return build_image_model(
+        """Return a freshly initialised model; the caller seeds torch.
+
+        Raises:
+            ConfigError: the network cannot be built, or its two sides cannot be weighed.
+        """
+        model = build_image_model(
             self._model.name, self.form, self._model.own, own_models=self._own_models
         )
+        if self._loss.weights == "dynamic" and not self._validation_fraction:
+            self._refuse_two_sides(model)
+        return model
 
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:
         """Return additive sums over the training patients (see `tables.encode`)."""
@@ -149,21 +156,11 @@ class CtTask:
         return self._weighted(outputs, batch, weights=Weights(0.5, 0.5))
 
     def training_loss(self, model: nn.Module, validation: PatientDataset | None) -> Loss:
-        """Return the loss of one round, weighed by the Dice of the received model.
-
-        Raises:
-            ConfigError: the weights are to be dynamic, and no patients are set aside for it.
-        """
+        """Return the loss of one round, weighed by the Dice of the received model."""
         share = self._loss.class_weight
         weights = Weights(1.0 - share, share)
-        if self._loss.weights == "dynamic" and self.form.num_structures and self.form.num_classes:
-            if validation is None:
-                raise ConfigError(
-                    "loss.weights: dynamic needs patients to measure the Dice on; set "
-                    "data.validation_fraction, or loss.weights: fixed"
-                )
-            dice = self._validation_dice(model, validation)
-            weights = dynamic_weights(dice)
+        if self._loss.weights == "dynamic" and validation is not None:
+            weights = dynamic_weights(self._validation_dice(model, validation))
         return partial(self._weighted, weights=weights)
 
     @property
@@ -244,6 +241,26 @@ class CtTask:
             labelled = batch[IN_BATCH + "label"]
             losses.append(own * labelled * (weights.classification if both else 1.0))
         return torch.stack(losses).sum(0)
+
+    def _refuse_two_sides(self, model: nn.Module) -> None:
+        """Refuse a network of masks and classes whose weights nobody could measure."""
+        nobody = {
+            IMAGE: torch.zeros(0, 1, *self.form.size),
+            "patient_id": torch.zeros(0, dtype=torch.int64),
+            **{IN_BATCH + name: torch.zeros(0, dtype=torch.bool) for name in MODALITIES},
+        }
+        if self.layout is not None:
+            nobody["features"] = torch.zeros(0, self.layout.stops[-1])
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            answers = model(nobody)
+        model.train(was_training)
+        if {"mask", "label"} <= set(answers):
+            raise ConfigError(
+                "loss.weights: dynamic needs patients to measure the Dice on; set "
+                "data.validation_fraction, or loss.weights: fixed"
+            )
 
     def _validation_dice(self, model: nn.Module, validation: PatientDataset) -> float | None:
         """Return the mean Dice of the lesions of the validation patients; None without masks."""

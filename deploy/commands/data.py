@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,13 +104,26 @@ def _scan(args: argparse.Namespace) -> int:
     print(f"structures named by the masks: {_listed(found.structures)}")
     print(f"repaired on reading: {_listed(found.repairs)}")
     print(f"files not used: {len(found.quarantined)}")
-    for entry in found.quarantined[:SHOWN_FILES]:
-        print(f"  {entry['file']}: {entry['reason']}")
-    if len(found.quarantined) > SHOWN_FILES:
-        print("  ... (all of them: --json)")
+    reasons = _by_reason(found.quarantined)
+    for text in reasons[:SHOWN_FILES]:
+        print(f"  {text}")
+    if len(reasons) < len(found.quarantined) or len(reasons) > SHOWN_FILES:
+        print("  (file by file: --json)")
     for one in findings:
         print(f"{one.status:4}  {one.name}: {one.text}" + (f"; {one.advice}" if one.advice else ""))
     return exit_code(findings)
+
+
+def _by_reason(quarantined: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return one line for the files of a folder that have one reason in common."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for entry in quarantined:
+        folder, _, _ = entry["file"].rpartition("/")
+        alike.setdefault((folder, entry["reason"]), []).append(entry["file"])
+    return [
+        f"{files[0]}: {reason}" if len(files) == 1 else f"{folder}: {len(files)} files: {reason}"
+        for (folder, reason), files in alike.items()
+    ]
 
 
 def _findings(args: argparse.Namespace, scan: "Scan") -> "list[Finding]":

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from fedward.deploy.commands.parsing import Commands, add_command
 
 if TYPE_CHECKING:
     from fedward.common.config.run import RunConfig
+    from fedward.common.task import Statistics
 
 EXAMPLES = """\
   fedward plan run.yaml --out planned.yaml      on this machine
@@ -33,7 +36,10 @@ def add(commands: Commands) -> None:
     plan.add_argument("config", metavar="CONFIG", help="a run with images: a file or shipped name")
     plan.add_argument("--out", type=Path, metavar="FILE", help="where the planned run is written")
     plan.add_argument(
-        "--from", dest="run", metavar="RUN", help="a finished run of the task ct-fingerprint"
+        "--from",
+        dest="run",
+        metavar="RUN",
+        help="a finished run of the task ct-fingerprint",
     )
     plan.add_argument(
         "--fingerprint", type=Path, metavar="FILE", help="only write the run that comes first"
@@ -64,9 +70,13 @@ def _plan(args: argparse.Namespace) -> int:
         _write(args.fingerprint, resolved_yaml(fingerprint_config(config)))
         print(args.fingerprint)
         return 0
-    folder = find_run(args.run, args.runs) if args.run else _simulated(config, path, args)
     axes = len(config.data.image.size) if config.data.image else 3
-    found = fingerprint_of(run_statistics(folder), num_axes=axes, place=folder)
+    if args.run:
+        place = find_run(args.run, args.runs)
+        statistics = run_statistics(place)
+    else:
+        place, statistics = path, _simulated(config, path)
+    found = fingerprint_of(statistics, num_axes=axes, place=place)
     plan = plan_of(found, memory_bytes=args.memory_gib * GIB)
     planned = planned_config(config, plan)
     if args.out is not None:
@@ -85,18 +95,16 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-def _simulated(config: "RunConfig", path: Path, args: argparse.Namespace) -> Path:
-    """Return the folder of the fingerprint's run, held on this machine."""
-    from fedward.simulations.console import make_display
+def _simulated(config: "RunConfig", path: Path) -> "Statistics | None":
+    """Return the sums of the fingerprint's run, held on this machine and left nowhere."""
+    from fedward.client.predict import run_statistics
     from fedward.simulations.planning import fingerprint_config
     from fedward.simulations.simulate import simulate
 
-    return simulate(
-        fingerprint_config(config),
-        base_dir=path.parent,
-        out=args.runs,
-        display=make_display(as_json=args.json),
-    ).folder
+    print("adding up the fingerprints of all sites", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="fedward-plan-") as folder:
+        run = simulate(fingerprint_config(config), base_dir=path.parent, out=Path(folder))
+        return run_statistics(run.folder)
 
 
 def _row(values: tuple[float, ...]) -> str:

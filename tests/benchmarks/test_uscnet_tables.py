@@ -10,11 +10,10 @@ from fedward.common.config.loader import load_run_config
 from fedward.common.models.layout import num_columns
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.schema import load_schema
-from fedward.common.task import PatientDataset
 from fedward.common.tasks.ct import CtTask
 from fedward.simulations.cli import find_config
 from tests.benchmarks import uscnet_tables
-from tests.benchmarks.ct_arms import CONFIG, Result, numbered
+from tests.benchmarks.ct_arms import CONFIG, Result
 from tests.benchmarks.uscnet_tables import COLUMNS, TABLES, Changes, Row, figures_of, table
 from tests.common.image_batches import images
 
@@ -105,17 +104,6 @@ def test_balanced_accuracy_is_the_mean_of_sensitivity_and_specificity() -> None:
     found = figures_of(_result(sensitivity=99 / 109, specificity=151 / 163))
     # The paper's "AUC" of USCNet, from the counts that its other figures allow.
     assert math.isclose(found["balanced_accuracy"], 0.9173, abs_tol=5e-5)
-
-
-def test_patients_of_different_sites_are_different_patients() -> None:
-    sites = [
-        PatientDataset({"patient_id": torch.tensor(ids, dtype=torch.int64)}, starts)
-        for ids, starts in (([2, 0], None), ([], None), ([0, 0, 1], torch.tensor([0, 2, 3])))
-    ]
-    apart = numbered(sites)
-    assert [own.rows["patient_id"].tolist() for own in apart] == [[2, 0], [], [3, 3, 4]]
-    assert [len(own) for own in apart] == [2, 0, 2]
-    assert sites[2].rows["patient_id"].tolist() == [0, 0, 1]
 
 
 def _result(**figures: float) -> Result:

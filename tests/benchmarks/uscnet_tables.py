@@ -84,7 +84,7 @@ class Row:
     def reported(self) -> dict[str, float]:
         """The paper's figures as fractions and mm, by the names of ours."""
         found = {}
-        for name, text in zip(IN_PAPER, self.paper.split()):
+        for name, text in zip(IN_PAPER, self.paper.split(), strict=True):
             if text != "-":
                 found[name] = float(text) / (1 if name == "hd95_mm" else 100)
         return found

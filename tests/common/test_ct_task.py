@@ -105,10 +105,10 @@ def test_figures_of_classes_count_patients_and_masks_count_patients() -> None:
 
 
 def test_dynamic_weights_need_patients_to_measure_on() -> None:
-    task = task_of(data=data_section(validation_fraction=0.0))
-    model = task.build_model()
     with pytest.raises(ConfigError, match=r"data\.validation_fraction"):
-        task.training_loss(model, None)
+        task_of(data=data_section(validation_fraction=0.0)).build_model()
+    one_sided = {"name": "resnet3d", "depth": 10}
+    task_of(data=data_section(validation_fraction=0.0), model=one_sided).build_model()
 
 
 def test_the_weight_of_classes_follows_the_dice_of_the_validation_patients() -> None:

@@ -108,7 +108,11 @@ def test_a_bundle_of_a_part_starts_that_part_and_what_stays_random_is_said(
 
 def test_a_network_that_took_another_apart_says_what_its_parts_are_called(tmp_path: Path) -> None:
     class Apart(nn.Module):
-        monai_names: ClassVar[dict[str, str]] = {"first": "levels.0", "norm": "levels.1", "last": "out"}
+        monai_names: ClassVar[dict[str, str]] = {
+            "first": "levels.0",
+            "norm": "levels.1",
+            "last": "out",
+        }
 
         def __init__(self) -> None:
             super().__init__()

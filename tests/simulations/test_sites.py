@@ -275,6 +275,8 @@ def test_pooled_patients_are_those_of_all_sites_each_with_their_rows() -> None:
     assert len(pooled) == sum(map(len, parts)) == 6
     patients = [pooled.batch(torch.tensor([p]))["x"].tolist() for p in range(6)]
     assert patients == [[0, 1], [2], [10], [11], [20], [21, 22, 23]]
+    # Figures by patient go by the number: nobody has that of another site's patient.
+    assert len(set(pooled.rows["patient_id"].tolist())) == 9
     single = pool([part(None, 0, 2), part(None, 10, 3)])
     assert single.starts is None
     assert len(single) == 5
