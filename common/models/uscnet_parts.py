@@ -77,8 +77,9 @@ class MaskGuide(nn.Module):
             has_image_B: which rows have an image.
         """
         # In the type of the weights: under autocast the sums over voxels would lose their digits.
-        logits = mask.detach().to(self.linear.weight.dtype)
-        grey_B1V, share_BKV = image.flatten(2), logits.sigmoid().flatten(2)
+        # Inside or outside, not shares: a little of each of all the voxels outside is a lot.
+        share_BKV = (mask.detach() > 0).to(self.linear.weight.dtype).flatten(2)
+        grey_B1V = image.flatten(2)
         voxels_BK1 = share_BKV.sum(2, keepdim=True)
         weight_BKV = share_BKV / (voxels_BK1 + 1)
         mean_BK1 = (weight_BKV * grey_B1V).sum(2, keepdim=True)

@@ -35,22 +35,27 @@ def layout_of(fields: Sequence[FieldSchema]) -> FieldLayout:
 
 
 def statistics_size(fields: Sequence[FieldSchema]) -> int:
-    """Return the length of `local_statistics`: the row count, and three sums per field."""
+    """Return the length of `local_statistics`: the patients, and three sums per field."""
     return 1 + SUMS_PER_FIELD * sum(field.kind == "continuous" for field in fields)
 
 
 def local_statistics(table: Table, fields: Sequence[FieldSchema]) -> Statistics:
-    """Return sums over the rows: their number, then count, sum and sum of squares per field.
+    """Return the number of patients, then count, sum and sum of squares per field.
 
-    Values are shifted by the middle of the field's range first, which every site knows: sums of
+    A patient counts once: several rows share that, so that one patient's rows are never taken for
+    several patients, by the gate or by the mean. Values are shifted by the middle of the field's range first, which every site knows: sums of
     squares of large values would lose the deviation to rounding. Two sites' sums add up.
     """
-    sums = [float(len(table))]
+    patients, owner = np.unique(table.patient_id, return_inverse=True)
+    sums = [float(len(patients))]
     for field in fields:
         if field.kind == "continuous":
             values = table.columns[field.name] - _shift(field)
-            known = values[~np.isnan(values)]
-            sums += [float(len(known)), float(known.sum()), float((known**2).sum())]
+            is_known = ~np.isnan(values)
+            known, rows_of = values[is_known], np.bincount(owner[is_known])
+            share = 1.0 / rows_of[owner[is_known]]
+            count = float(np.count_nonzero(rows_of))
+            sums += [count, float((share * known).sum()), float((share * known**2).sum())]
     return np.array(sums)
 
 
