@@ -43,6 +43,7 @@ def threshold_model(
             "task": task,
             "data": {"schema": known.name, "image": {**shape, **(image or {})}, **(data or {})},
             "model": {"name": "tests.client.scan_networks:Threshold", "low": STONE_LEVEL, **own},
+            "loss": {"weights": "fixed"},
             "strategy": {"name": "fedavg"},
             "rounds": 1,
             "local": {"epochs": 1, "batch_size": 4, "learning_rate": 0.01},
