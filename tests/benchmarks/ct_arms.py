@@ -88,7 +88,7 @@ def trained(config: RunConfig, seed: int, epochs: int) -> Result:
         seed: of the split, the first weights, the batches and dropout.
         epochs: passes.
     """
-    split = Split(seed=seed, test_fraction=0.4)
+    split = Split(seed=seed, test_fraction=0.5)
     base_dir = Path(find_config(CONFIG)).parent
     study = Federation(config, "pooled", split, base_dir)
     task = study.task

@@ -1,6 +1,6 @@
 """Does fusion help, and only where it can? CT phantoms whose labels depend on what we say.
 
-    python -m tests.benchmarks.fusion [--labels both ct ehr none] [--seeds 3] [--patients 400]
+    python -m tests.benchmarks.fusion [--labels both ct ehr none] [--seeds 3] [--patients 1000]
 
 For each kind of label a cohort of phantoms is made and its hash printed before anything is
 trained. Every arm is the small network (preset `smoke`, or other networks of its size) trained on
@@ -12,6 +12,9 @@ over seeds with Student's t interval. DeLong's test compares two arms on the sam
 import argparse
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 from fedward.common.delong import delong_test
 from fedward.common.intervals import mean_interval, paired_interval
@@ -26,21 +29,11 @@ from tests.benchmarks.ct_arms import (
     trained,
 )
 
-# The published network's structure at the size of `smoke`.
-PUBLISHED = (
-    "model.preset=published",
-    "model.hidden=96",
-    "model.layers=4",
-    "model.heads=4",
-    "model.mlp_dim=192",
-    "model.patch=8",
-    "model.feature_size=4",
-)
 ARMS: dict[str, tuple[str, ...]] = {
     "tokens": (SMOKE,),
     "ct-only": (SMOKE, "data.modalities=[image]"),
     "ehr-only": (SMOKE, "data.modalities=[table]"),
-    "published": PUBLISHED,
+    "published": (SMOKE, "model.fusion=published"),
     "concat-fusion": ("model={name: concat-fusion, mask: false}",),
     "tmss": (
         "model={name: tmss, hidden: 96, layers: 4, heads: 4, mlp_dim: 192, patch: 8, "
@@ -61,8 +54,9 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", choices=list(WANTED), default=list(WANTED))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="default: what is compared")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--patients", type=int, default=400, help="at four sites together")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--patients", type=int, default=1000, help="at four sites together")
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
     args = parser.parse_args()
     quiet_third_parties()
     for labels in args.labels:
@@ -70,18 +64,27 @@ def main() -> None:
         print(f"\nlabels depend on {labels}", flush=True)
         make_cohort(labels, args.patients)
         found: dict[str, list[Result]] = {arm: [] for arm in arms}
-        for seed, arm in ((seed, arm) for seed in range(1, args.seeds + 1) for arm in arms):
-            begun = time.process_time()
-            result = trained(configured(labels, args.patients, ARMS[arm]), seed, args.epochs)
-            found[arm].append(result)
-            dice = "" if result.dice is None else f"  Dice {result.dice:.3f}"
-            seconds = time.process_time() - begun
-            print(
-                f"  seed {seed}  {arm:14} AUROC {result.auroc:.3f}{dice}  {seconds:.0f} CPU s",
-                flush=True,
-            )
+        jobs = [(seed, arm) for seed in range(1, args.seeds + 1) for arm in arms]
+        run = partial(_run, labels, args.patients, args.epochs)
+        with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
+            for (seed, arm), (result, seconds) in zip(jobs, processes.map(run, jobs), strict=True):
+                found[arm].append(result)
+                dice = "" if result.dice is None else f"  Dice {result.dice:.3f}"
+                print(
+                    f"  seed {seed}  {arm:14} AUROC {result.auroc:.3f}{dice}  {seconds:.0f} CPU s",
+                    flush=True,
+                )
         for line in table(found):
             print(line, flush=True)
+
+
+def _run(labels: Labels, patients: int, epochs: int, job: tuple[int, str]) -> tuple[Result, float]:
+    """Return what came of one arm with one seed, and its CPU seconds."""
+    quiet_third_parties()
+    seed, arm = job
+    begun = time.process_time()
+    result = trained(configured(labels, patients, ARMS[arm]), seed, epochs)
+    return result, time.process_time() - begun
 
 
 def table(found: dict[str, list[Result]]) -> Iterator[str]:
