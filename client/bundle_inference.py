@@ -107,6 +107,7 @@ class MaskInference:
     def run(self) -> None:
         """Write a mask per case: 0, or k for the k-th structure, on the grid of the image."""
         self._out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._out.chmod(0o700)  # MONAI writes files that others may read
         device = next(self._network.parameters()).device
         with torch.inference_mode():
             for case in self._dataset:

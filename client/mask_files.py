@@ -5,14 +5,13 @@ column for DICOM); D, H, W those of a volume.
 """
 
 import gzip
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import affine_transform
 
-from fedward.client.data.nifti_volume import RAS_TO_LPS
+from fedward.client.data.nifti_volume import RAS_TO_LPS, nifti_grid
 from fedward.client.data.volume_grid import Grid
 from fedward.client.data.volumes import Series, Volume
 from fedward.common.errors import SiteDataError
@@ -30,12 +29,7 @@ def stored_grid(series: Series) -> Grid:
         if series.stack is None:
             raise SiteDataError("the series was not made by scan_folder")
         return series.stack.grid
-    image: Any = nib.load(series.files[0])
-    if image.affine is None:
-        raise SiteDataError("it has no orientation")
-    matrix = RAS_TO_LPS[:, None] * np.asarray(image.affine, dtype=np.float64)[:3]
-    first, second, third = image.shape[:3]
-    return Grid(matrix[:, :3], matrix[:, 3], (first, second, third))
+    return nifti_grid(series.files[0])
 
 
 def on_stored_grid(labels_DHW: Labels, volume: Volume, grid: Grid) -> Labels:

@@ -77,7 +77,10 @@ def predict_scans(  # noqa: PLR0913 - a model, scans, and how they are read
     _check_places(folder, out)
     clinic = ClinicalRows.read(folder, model)
     tell = progress or (lambda what, done, total: None)
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"--out: {out}: cannot be made ({error.strerror})") from None
     found, quarantined = _read_all(reader, clinic, folder, out, tell=tell)
     listed = write_quarantine(out, quarantined, root=folder)
     if not found:

@@ -96,9 +96,6 @@ class Task(Protocol):
     """One kind of learning problem: data in, model, loss, figures out."""
 
     name: str
-    primary_metric: str
-    secondary_metric: str | None
-    """Compared as well where a task has two sides, such as masks beside classes."""
     statistics_size: int
     """Length of `local_statistics`, known without data."""
     rows_per_pass: int
@@ -132,6 +129,14 @@ class Task(Protocol):
             model: as it was received.
             validation: patients whose figures may weigh the parts of the loss.
         """
+
+    @property
+    def primary_metric(self) -> str:
+        """The figure by which models are compared."""
+
+    @property
+    def secondary_metric(self) -> str | None:
+        """Compared as well where a task has two sides, such as masks beside classes."""
 
     @property
     def augment(self) -> Augment | None:

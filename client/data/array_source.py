@@ -9,8 +9,6 @@ Legend: N rows, S their axes (D, H, W or H, W).
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedward.client.data.ct_rows import AIR, Grid, check_size, resampled, triple
+from fedward.client.data.damaged import damage_as
 from fedward.client.data.read import table_from_frame, usable_rows
 from fedward.common.config.image import ImageConfig
 from fedward.common.errors import ConfigError, SiteDataError
@@ -188,18 +187,19 @@ def _image_schema(schema: TableSchema) -> ImageSchema:
 
 
 def _load(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise SiteDataError(f"{path}: not an .npz file of named arrays")
-            unpacked = sum(entry.file_size for entry in stored.zip.infolist()) if stored.zip else 0
-            if unpacked > MAX_BYTES:
-                raise SiteDataError(f"{path}: unpacks to more than {MAX_BYTES >> 30} GiB")
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise SiteDataError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SiteDataError(f"{path}: cannot be read as arrays ({type(error).__name__})") from None
+    if not path.is_file():
+        raise SiteDataError(f"{path}: there is no such file")
+    with (
+        damage_as(f"{path}: cannot be read as arrays"),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as stored,
+    ):
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise SiteDataError(f"{path}: not an .npz file of named arrays")
+        unpacked = sum(entry.file_size for entry in stored.zip.infolist()) if stored.zip else 0
+        if unpacked > MAX_BYTES:
+            raise SiteDataError(f"{path}: unpacks to more than {MAX_BYTES >> 30} GiB")
+        return {name: stored[name] for name in stored.files}
 
 
 def _integers(image_NS: Array, name: str, path: Path) -> Array:
@@ -263,7 +263,8 @@ def _columns(stored: Mapping[str, Array], count: int) -> pd.DataFrame:
         if values.shape != (count,):
             continue
         names = stored.get(name + NAMES)
-        if names is not None and values.dtype.kind in "iu" and values.max(initial=0) < len(names):
+        is_code = values.dtype.kind in "iu" and values.min(initial=0) >= 0
+        if names is not None and is_code and values.max(initial=0) < len(names):
             # As the name of a site may be spelled.
             spelled = [re.sub(r"[^A-Za-z0-9_-]+", "-", str(one)).strip("-") for one in names]
             columns[name] = np.array(spelled, dtype=object)[values.astype(np.int64)]

@@ -40,8 +40,6 @@ LOCK_FILE = "lock"
 KEY_BYTES = 32
 INDEX_SUFFIX = ".json"
 ROWS_SUFFIX = ".npz"
-YOUNG_S = 3600
-"""Files that are younger may belong to a read that goes on elsewhere: they are not tidied away."""
 DAY_S = 86_400
 OWN = re.compile(r"\.?([0-9a-f]{64}\.(npz|json)|key|lock|quarantine\.csv)(\.[0-9a-f]{16})?")
 """Names of a cache's files, also of those that are half written."""
@@ -186,9 +184,8 @@ class CtCache:
             else:
                 needed |= {case.name for case in found.cases}
         for rows in self.folder.glob(f"*{ROWS_SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError):
-                if rows.stem not in needed and time.time() - rows.stat().st_mtime > YOUNG_S:
-                    rows.unlink()
+            if rows.stem not in needed:  # whoever reads holds the lock: it is nobody's
+                rows.unlink(missing_ok=True)
 
     def forget(self, patients: Collection[str], excluded: str) -> None:
         """Remove the scans of patients, and every index from before they were excluded.

@@ -19,6 +19,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
+from fedward.client.data.volumes import MAX_VOXELS
 from fedward.common.config.image import ImageConfig
 from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.tables.schema import ImageSchema
@@ -178,7 +179,8 @@ def resampled(scan: Grid, wanted_mm: Sequence[float] | None) -> Grid:
         wanted_mm: along D, H, W, or along H, W; None: as it is.
 
     Raises:
-        SiteDataError: a spacing is wanted, and that of the images is not known.
+        SiteDataError: a spacing is wanted, and that of the images is not known, or so large that
+            no memory holds the result.
     """
     if wanted_mm is None:
         return scan
@@ -192,6 +194,10 @@ def resampled(scan: Grid, wanted_mm: Sequence[float] | None) -> Grid:
             )
         if abs(wanted / spacing - 1) > SAME:
             size[axis] = max(1, round(size[axis] * spacing / wanted))
+    if np.prod(size, dtype=np.float64) > MAX_VOXELS:
+        raise SiteDataError(
+            f"resampled it has more than {MAX_VOXELS:,} voxels; is its spacing in millimetres?"
+        )
     return scan.resized(size)
 
 

@@ -180,7 +180,8 @@ class CtSource:
             files = [*series.files, *(mask.path for mask in masks)]
             try:
                 states = [_state(path, self._folder) for path in files]
-                name = self._cache.name_of("rows", shape, states)
+                frames = series.stack and [one.frame for one in series.stack.slices]
+                name = self._cache.name_of("rows", shape, states, frames)
                 rows = self._cache.load_rows(name)
                 if rows is None:
                     rows = read_rows(series, masks, schema=schema, image=self._image)

@@ -171,15 +171,17 @@ def _check_pixels(dataset: Dataset, file: BinaryIO, num_bytes: int) -> None:
     num_pixels = int(dataset.Rows) * int(dataset.Columns) * num_frames
     if not 0 < num_pixels <= MAX_VOXELS:
         raise SiteDataError(f"it has no pixels, or more than {MAX_VOXELS:,}")
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and UID(syntax).is_deflated:
+        return  # all of it was read, and its size says nothing
     left = num_bytes - file.tell()
     if left <= 8:
         raise SiteDataError("truncated: it ends before its pixels")
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and UID(syntax).is_encapsulated:
         file.seek(-min(left, TAIL_BYTES), 2)
         if SEQUENCE_END not in file.read():
             raise SiteDataError("truncated: its compressed pixels have no end")
-    elif not (syntax is not None and UID(syntax).is_deflated):
+    else:
         share = left / (num_pixels * int(dataset.BitsAllocated) / 8)
         if share < 1:
             raise SiteDataError(f"truncated: it has {share:.0%} of its pixels")

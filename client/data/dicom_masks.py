@@ -4,6 +4,7 @@ Legend: X is x, y, z in millimetres of LPS; P points; K slices, R rows, C column
 segments.
 """
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from fedward.common.tables.schema import ImageSchema
 
 MAX_MASK_BYTES = 512 * 2**20
 MAX_OFF_PLANE = 0.5
+SAME_PLANE = 0.01
+"""Of a slice: contours that are less apart lie in one plane."""
 
 
 def load_rtstruct(
@@ -28,7 +31,7 @@ def load_rtstruct(
     """Return the (D, H, W) labels of contours: voxels whose middle lies inside.
 
     Contours are filled on the slices as they were scanned, by the even-odd rule: one inside
-    another is a hole.
+    another is a hole. Those of several planes within a slice, as of thinner slices, add up.
 
     Raises:
         SiteDataError: unreadable, of another frame, or without the schema's structures.
@@ -44,14 +47,15 @@ def load_rtstruct(
     labels_KRC = np.zeros(grid.shape, dtype=np.uint8)
     num_contours = num_placed = 0
     for number, value in wanted:
-        is_inside_KRC = np.zeros(grid.shape, dtype=np.bool_)
-        for item in contours.get(number, ()):
-            points_XP = np.array(item.ContourData, dtype=np.float64).reshape(-1, 3).T
-            if points_XP.shape[1] < 3:
-                continue
-            num_contours += 1
-            num_placed += _fill(is_inside_KRC, grid, points_XP)
-        labels_KRC[is_inside_KRC] = value
+        points = [
+            np.array(item.ContourData, dtype=np.float64).reshape(-1, 3).T
+            for item in contours.get(number, ())
+        ]
+        outlines = [points_XP for points_XP in points if points_XP.shape[1] >= 3]
+        placed = _on_slices(outlines, grid)
+        num_contours += len(outlines)
+        num_placed += len(placed)
+        labels_KRC[_inside(placed, grid)] = value
     if num_contours and not num_placed:
         raise SiteDataError("none of its contours lies on a slice of the image")
     return labels_on(labels_KRC, grid, volume)
@@ -177,16 +181,34 @@ def _grid_of(series: Series, volume: Volume) -> Grid:
     return Grid(matrix, np.array(volume.origin_mm), (depth, height, width))
 
 
-def _fill(is_inside_KRC: NDArray[np.bool_], grid: Grid, points_XP: NDArray[np.float64]) -> bool:
-    """Turn over the voxels inside one contour; return whether it lies on a slice."""
+def _on_slices(
+    outlines: list[NDArray[np.float64]], grid: Grid
+) -> list[tuple[float, NDArray[np.float64]]]:
+    """Return the contours that lie on a slice: place along the slices, and (I, P) indices."""
     to_index_IX = np.linalg.inv(grid.matrix_XI)
-    index_IP = to_index_IX @ (points_XP - grid.origin_X[:, None])
-    slots_P = index_IP[0]
-    slot = round(float(np.median(slots_P)))
-    if np.abs(slots_P - slot).max() > MAX_OFF_PLANE or not 0 <= slot < grid.shape[0]:
-        return False
-    rows, columns = polygon(  # type: ignore[no-untyped-call] # skimage has no types
-        index_IP[1], index_IP[2], shape=grid.shape[1:]
-    )
-    is_inside_KRC[slot, rows, columns] ^= True
-    return True
+    placed = []
+    for points_XP in outlines:
+        index_IP = to_index_IX @ (points_XP - grid.origin_X[:, None])
+        place = float(np.median(index_IP[0]))
+        off_plane = np.abs(index_IP[0] - round(place)).max()
+        if off_plane <= MAX_OFF_PLANE and 0 <= round(place) < grid.shape[0]:
+            placed.append((place, index_IP))
+    return sorted(placed, key=lambda one: one[0])
+
+
+def _inside(placed: list[tuple[float, NDArray[np.float64]]], grid: Grid) -> NDArray[np.bool_]:
+    """Return the (K, R, C) voxels inside contours, which come in the order of their places."""
+    is_inside_KRC = np.zeros(grid.shape, dtype=np.bool_)
+    steps = np.diff([place for place, _ in placed], prepend=-np.inf)
+    planes = np.cumsum(steps > SAME_PLANE).tolist()
+    slots = [round(place) for place, _ in placed]
+    outlines = (index_IP for _, index_IP in placed)
+    for (slot, _), plane in groupby(zip(slots, planes, outlines, strict=True), lambda one: one[:2]):
+        plane_RC = np.zeros(grid.shape[1:], dtype=np.bool_)
+        for _, _, index_IP in plane:
+            rows, columns = polygon(  # type: ignore[no-untyped-call] # skimage has no types
+                index_IP[1], index_IP[2], shape=grid.shape[1:]
+            )
+            plane_RC[rows, columns] ^= True
+        is_inside_KRC[slot] |= plane_RC
+    return is_inside_KRC

@@ -1,5 +1,7 @@
 """What the files of a folder are: headers only, and no file ends the scan."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from fedward.client.data.dicom_header import Slice, read_header
@@ -41,7 +43,8 @@ def scan_files(folder: Path, progress: Progress) -> Scan:
 def _is_candidate(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     document = path.suffix.lower() in DOCUMENTS or path.name.upper() == "DICOMDIR"
-    return not hidden and not document and path.is_file()
+    # Not Path.is_file: it raises for what this user may not look at.
+    return not hidden and not document and os.path.isfile(path)  # noqa: PTH113
 
 
 def _read(path: Path, patient: str) -> tuple[Slice, ...] | MaskFile | Quarantined:
@@ -55,19 +58,28 @@ def _without_orphans(
     series: list[Series], masks: list[MaskFile], quarantined: list[Quarantined], folder: Path
 ) -> Scan:
     """Return the scan, masks without an image moved to the quarantine."""
-    uids = {uid for one in series for uid in (one.series_uid, *map(str, one.files))}
+    uids = {uid for one in series for uid in (one.series_uid, str(one.files[0]))} - {""}
     patients = {one.patient for one in series}
-    in_folder: dict[str, set[str]] = {}
+    in_folder: dict[str, list[Series]] = {}
     for one in series:
-        in_folder.setdefault(one.files[0].relative_to(folder).parts[0], set()).add(one.patient)
+        in_folder.setdefault(one.files[0].relative_to(folder).parts[0], []).append(one)
     kept = []
     for mask in masks:
-        whose = {mask.patient} & patients or in_folder.get(mask.patient, set())
-        if uids & set(mask.refers_to) or mask.patient in patients:
-            kept.append(mask)
-        elif len(whose) == 1:
+        first = mask.path.relative_to(folder).parts[0]
+        beside = in_folder.get(first, [])
+        own = [one for one in beside if one.patient == mask.patient]
+        if mask.patient == first not in patients and len({one.patient for one in beside}) == 1:
             # A NIfTI mask in the folder of a DICOM series, which knows its patient's name.
-            kept.append(MaskFile(mask.path, mask.kind, whose.pop(), mask.refers_to))
+            own = beside
+        is_of_another = mask.kind == "nifti" and bool(mask.refers_to)
+        if uids & set(mask.refers_to):
+            kept.append(mask)
+        elif own and not is_of_another:
+            # Of these alone: one identifier may stand for the patients of all folders.
+            files = (str(one.files[0]) for one in own)
+            kept.append(replace(mask, patient=own[0].patient, refers_to=tuple(files)))
+        elif mask.patient in patients and not is_of_another:
+            kept.append(mask)
         else:
             reason = "a mask of an image that is not there"
             quarantined.append(Quarantined(mask.path, reason, mask.patient))

@@ -51,6 +51,8 @@ def pair_files(
             continue
         if path in images:
             series.append(_series(path, patient, affected))
+        elif image is None and any(one.parent == path.parent for one in images):
+            quarantined.append(Quarantined(path, "a mask of no one image beside it", patient))
         else:
             masks.append(MaskFile(path, "nifti", patient, (str(image),) if image else ()))
     return series, masks, quarantined
@@ -62,9 +64,12 @@ def stem_of(path: Path) -> str:
 
 
 def patient_of(path: Path, folder: Path) -> str:
-    """Return the first folder below `folder`, or the stem of a file that lies in it."""
+    """Return the first folder below `folder`, or the stem (of the image) of a file in it."""
     parts = path.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else stem_of(path)
+    if len(parts) > 1:
+        return parts[0]
+    mask = MASK_STEM.match(stem_of(path))
+    return (mask and mask.group(1)) or stem_of(path)
 
 
 def load_nifti(series: Series) -> Volume:
@@ -112,6 +117,15 @@ def load_nifti_mask(mask: MaskFile, volume: Volume, schema: ImageSchema) -> NDAr
     ):
         raise SiteDataError("its mask has another size than the image, and says not where it lies")
     return labels_on(labels_IJK, grid, volume)
+
+
+def nifti_grid(path: Path) -> Grid:
+    """Return where the voxels of a file lie.
+
+    Raises:
+        SiteDataError: it cannot be read, or has no orientation.
+    """
+    return _grid(_open(path))
 
 
 def _image_of(mask: Path, stems: dict[Path, str], images: set[Path]) -> Path | None:

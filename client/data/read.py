@@ -23,6 +23,8 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".parquet")
 # pandas' own list holds None as well, which is an answer in many a questionnaire.
 EMPTY_CELLS = ["", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null"]
 UNKNOWN = -1.0
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+"""Not 1_1 or 5e12345678, which Python takes for numbers: they are identifiers."""
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -208,11 +210,11 @@ def _categorical(
 def spelled(value: Any) -> str:
     """Return the same text for 3, 3.0, "3" and "03", and different texts for different numbers."""
     text = str(int(value) if isinstance(value, bool | np.bool_) else value).strip()
-    try:
-        # Exact, unlike a float: long identifiers stay apart.
-        return str((decimal.Decimal(text) + 0).normalize())
-    except decimal.InvalidOperation:
+    if not NUMBER.fullmatch(text):
         return text
+    # Exact, unlike a float or the usual 28 digits: long identifiers stay apart.
+    exact = decimal.Context(prec=len(text))
+    return str(exact.normalize(exact.plus(decimal.Decimal(text))))
 
 
 def label_of(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:

@@ -65,7 +65,7 @@ class MaskFile:
     kind: Literal["rtstruct", "seg", "nifti"]
     patient: str
     refers_to: tuple[str, ...] = ()
-    """Series UIDs, or the path of the image of a NIfTI mask."""
+    """UIDs of series, or their first files."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,7 +94,7 @@ def scan_folder(
 
     Args:
         folder: a site's images, in any arrangement of sub-folders.
-        excluded: patients of whom nothing is returned, not even in the quarantine, whether the file
+        excluded: patients of whom nothing is returned, not even in the quarantine, whether a file
             or the first folder below `folder` names them; 7, 7.0 and "7" are the same patient.
         progress: told how far the scan is.
 
@@ -108,11 +108,12 @@ def scan_folder(
     scan = scan_files(folder, progress or (lambda done, total: None))
     gone = {spelled(patient) for patient in excluded}
 
-    def is_kept(patient: str, path: Path) -> bool:
-        return gone.isdisjoint({spelled(patient), spelled(path.relative_to(folder).parts[0])})
+    def is_kept(patient: str, *paths: Path) -> bool:
+        names = {patient, *(path.relative_to(folder).parts[0] for path in paths)}
+        return not gone or gone.isdisjoint(map(spelled, names))
 
     return Scan(
-        tuple(series for series in scan.series if is_kept(series.patient, series.files[0])),
+        tuple(series for series in scan.series if is_kept(series.patient, *series.files)),
         tuple(mask for mask in scan.masks if is_kept(mask.patient, mask.path)),
         tuple(entry for entry in scan.quarantined if is_kept(entry.patient, entry.path)),
     )
@@ -175,8 +176,8 @@ def masks_of(scan: Scan, series: Series) -> tuple[MaskFile, ...]:
 
     Those that name it; and those of its patient that name no series that is there.
     """
-    names = {series.series_uid, *map(str, series.files)} - {""}
-    known = {uid for other in scan.series for uid in (other.series_uid, *map(str, other.files))}
+    names = {series.series_uid, str(series.files[0])} - {""}
+    known = {uid for other in scan.series for uid in (other.series_uid, str(other.files[0]))}
     return tuple(
         mask
         for mask in scan.masks

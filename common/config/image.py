@@ -52,7 +52,7 @@ class PhantomConfig(Section):
     labels_from: Literal["both", "ct", "ehr", "none"] = "both"
     """What the label depends on; `none`: on nothing, as a control."""
     size: Positive = 64
-    """Voxels of a region along each side, at 1 mm."""
+    """Millimetres of a region along each side; an abdomen is as large as its body."""
     files: Literal["dicom", "nifti"] = "dicom"
     """How the scans are written."""
     missing: Share = 0.1

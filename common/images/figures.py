@@ -66,7 +66,7 @@ def mask_figures(known: Known, structures: Sequence[str]) -> dict[str, Metric]:
     """
     use = known["masked"]
     if not use.any():
-        return {"dice": Metric(None, n=0, reason="no patient has a mask")}
+        return {primary_mask_figure(structures): Metric(None, n=0, reason="no patient has a mask")}
     found: dict[str, Metric] = {}
     for structure in structures:
         figures = {name: known[f"mask.{structure}.{name}"][use] for name in ROW_FIGURES}

@@ -8,13 +8,12 @@ few patients (`suppress_sums`) as it does for fields of a table. In order, with 
 |---|---|---|---|
 | 37 per axis | whose median spacing is in the bin | 0 | 0 |
 | 45 per axis | whose median number of voxels is in the bin | 0 | 0 |
-| 1 | with a mask | sum of their mean intensities | sum of their mean squares |
 | 512 | with voxels of that intensity in a structure | sum of their shares of such voxels | 0 |
 
 Every patient counts once, however many scans or lesions: several are reduced to their median, and
 their voxels to shares. The vectors of two sites add up, to the last bit, to that of both together,
 provided that no patient is at both. What it does not cover: where the gate lets cells of a single
-patient pass (`min_cohort: 1`, as in simulations), that patient's mean intensity can be told.
+patient pass (`min_cohort: 1`, as in simulations), that patient's histogram can be told.
 
 Source of what is measured: Isensee et al. 2021, Nature Methods 18:203, figure 2. Ours: histograms
 instead of values, so that it can be federated.
@@ -22,7 +21,6 @@ instead of values, so that it can be federated.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -79,12 +77,10 @@ LOWEST, HIGHEST, NUM_INTENSITIES = -1024.0, 3072.0, 512
 """In the schema's unit: HU in steps of 8."""
 WIDTH = (HIGHEST - LOWEST) / NUM_INTENSITIES
 SHARE_STEPS = 2.0**20
-MOMENT_STEPS = 2.0**10
 
 _SPACING = 0
 _SIZE = _SPACING + NUM_AXES * SPACING_BINS.num
-_MOMENTS = _SIZE + NUM_AXES * SIZE_BINS.num
-_INTENSITY = _MOMENTS + 1
+_INTENSITY = _SIZE + NUM_AXES * SIZE_BINS.num
 _NUM_TRIPLES = _INTENSITY + NUM_INTENSITIES
 FINGERPRINT_SIZE = 1 + TRIPLE * _NUM_TRIPLES
 """Length of the vector, known without data."""
@@ -111,8 +107,6 @@ class Intensity:
     """0.5 % are below."""
     high: float
     """99.5 % are below."""
-    mean: float
-    deviation: float
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,7 @@ class Fingerprint:
             NoPatientsError: no cell is left from which a size or a spacing could be told.
         """
         counts = vector[1::TRIPLE]
-        sizes = counts[_SIZE:_MOMENTS].reshape(NUM_AXES, SIZE_BINS.num)
+        sizes = counts[_SIZE:_INTENSITY].reshape(NUM_AXES, SIZE_BINS.num)
         spacings = counts[_SPACING:_SIZE].reshape(NUM_AXES, SPACING_BINS.num)
         axes = range(NUM_AXES - num_axes, NUM_AXES)
         known = any(spacings[axis].sum() > 0 for axis in axes)
@@ -159,15 +153,6 @@ class Fingerprint:
             tuple(of_spacing(spacings[axis], 0.1) for axis in axes) if known else None,
             _intensity(vector),
         )
-
-
-def patient_cells(vector: Vector) -> npt.NDArray[np.int64]:
-    """Return the positions in `vector` that are counts of patients.
-
-    Position 0 is their number. The two that follow each other one are over the same patients:
-    where a count may not leave, neither may they.
-    """
-    return np.concatenate([[0], np.arange(1, len(vector), TRIPLE)])
 
 
 def cases_of_rows(
@@ -220,7 +205,6 @@ class _Patient:
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     spacings: list[tuple[float, ...]] = field(default_factory=list)
     num_voxels: int = 0
-    sums: Vector = field(default_factory=lambda: np.zeros(2))
     histogram: Vector = field(default_factory=lambda: np.zeros(NUM_INTENSITIES))
 
     def add(self, case: Case) -> None:
@@ -231,7 +215,6 @@ class _Patient:
         if len(case.foreground):
             values = np.clip(case.foreground.astype(np.float64), LOWEST, HIGHEST)
             self.num_voxels += len(values)
-            self.sums += (values.sum(), (values**2).sum())
             place = np.minimum((values - LOWEST) // WIDTH, NUM_INTENSITIES - 1)
             self.histogram += np.bincount(place.astype(np.int64), minlength=NUM_INTENSITIES)
 
@@ -244,8 +227,6 @@ class _Patient:
             for axis, median in _medians(values):
                 triples_TC[start + axis * bins.num + bins.index_of(median), 0] += 1
         if self.num_voxels:
-            moments = np.round(self.sums / self.num_voxels * MOMENT_STEPS) / MOMENT_STEPS
-            triples_TC[_MOMENTS] += (1.0, *moments)
             share = np.round(self.histogram / self.num_voxels * SHARE_STEPS) / SHARE_STEPS
             triples_TC[_INTENSITY:, 0] += self.histogram > 0
             triples_TC[_INTENSITY:, 1] += share
@@ -261,15 +242,10 @@ def _medians(values: Sequence[Sequence[float]]) -> Iterator[tuple[int, float]]:
 
 
 def _intensity(vector: Vector) -> Intensity | None:
-    triples_TC = vector[1:].reshape(_NUM_TRIPLES, TRIPLE)
-    count, total, squares = triples_TC[_MOMENTS]
-    shares = triples_TC[_INTENSITY:, 1]
-    if not count or not shares.sum():
+    shares = vector[1:].reshape(_NUM_TRIPLES, TRIPLE)[_INTENSITY:, 1]
+    if not shares.sum():
         return None
     reached = np.concatenate([[0.0], np.cumsum(shares)]) / shares.sum()
     edges = LOWEST + WIDTH * np.arange(NUM_INTENSITIES + 1)
     low, high = np.interp((0.005, 0.995), reached, edges)
-    mean = total / count
-    return Intensity(
-        float(low), float(high), float(mean), sqrt(max(squares / count - mean**2, 0.0))
-    )
+    return Intensity(float(low), float(high))

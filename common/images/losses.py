@@ -20,6 +20,8 @@ from fedward.common.config.image import LossConfig
 TURNING_DICE = 0.8
 START_CLASS_WEIGHT = 0.2
 SMOOTH = 1e-5
+LEAST_WRONG = 1e-6
+"""Of the probability that is not the true class's, in the focal term."""
 _DICE = DiceLoss(sigmoid=True, reduction="none", smooth_nr=SMOOTH, smooth_dr=SMOOTH)
 
 
@@ -32,9 +34,10 @@ class Weights:
 
 
 def dynamic_weights(dice: float | None) -> Weights:
-    """Return the weights after a validation Dice; None: before the first one.
+    """Return the weights after a validation Dice; None: no validation patient has a mask.
 
-    Source: algorithm 1; at the start 0.8 and 0.2, as in section 3.2 of the paper.
+    Source: algorithm 1; without a Dice 0.8 and 0.2, what section 3.2 of the paper starts from. A
+    federated round starts from the Dice of the received model instead, also the first one.
     """
     share = START_CLASS_WEIGHT if dice is None else min(max(dice, 0.0), TURNING_DICE)
     return Weights(1.0 - share, share)
@@ -106,9 +109,12 @@ def classification_loss(logits_BC: Tensor, label: Tensor, loss: LossConfig) -> T
     Source: equations 5 to 7; where a term is missing the other has its weight (section 3.5.3).
     """
     entropy = functional.cross_entropy(logits_BC.float(), label, reduction="none")
-    focal = loss.focal_scale * (1 - torch.exp(-entropy)) ** loss.focal_gamma * entropy
-    if loss.classification == ("bce",):
+    # Not from 0 on, where a gamma below 1 has an infinite slope.
+    wrong = (1 - torch.exp(-entropy)).clamp(min=LEAST_WRONG)
+    focal = loss.focal_scale * wrong**loss.focal_gamma * entropy
+    terms = set(loss.classification)
+    if terms == {"bce"}:
         return entropy
-    if loss.classification == ("focal",):
+    if terms == {"focal"}:
         return focal
     return loss.bce_share * entropy + (1 - loss.bce_share) * focal

@@ -76,7 +76,7 @@ def row_figures(
     """Return (B,) float64 for each of `ROW_FIGURES`; NaN where a figure is not defined.
 
     Rows do not see each other, so chunks of a site can be put through one after the other and
-    their figures joined with `join_figures`.
+    their figures put behind each other.
 
     Args:
         truth_BDHW: (B, D, H, W) or (B, H, W) of one structure; what is not 0 belongs to it.
@@ -101,14 +101,6 @@ def row_figures(
     for row in range(rows):
         table_BF[row] = _row(truth_BDHW[row], predicted_BDHW[row], spacing_mm[row], min_iou)
     return {name: table_BF[:, place].copy() for place, name in enumerate(ROW_FIGURES)}
-
-
-def join_figures(chunks: list[dict[str, Floats]]) -> dict[str, Floats]:
-    """Return the figures of all rows, chunk after chunk."""
-    return {
-        name: np.concatenate([chunk[name] for chunk in chunks]) if chunks else np.zeros(0)
-        for name in ROW_FIGURES
-    }
 
 
 def mask_metrics(

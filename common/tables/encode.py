@@ -43,8 +43,9 @@ def local_statistics(table: Table, fields: Sequence[FieldSchema]) -> Statistics:
     """Return the number of patients, then count, sum and sum of squares per field.
 
     A patient counts once: several rows share that, so that one patient's rows are never taken for
-    several patients, by the gate or by the mean. Values are shifted by the middle of the field's range first, which every site knows: sums of
-    squares of large values would lose the deviation to rounding. Two sites' sums add up.
+    several patients, by the gate or by the mean. Values are shifted by the middle of the field's
+    range first, which every site knows: sums of squares of large values would lose the deviation
+    to rounding. Two sites' sums add up.
     """
     patients, owner = np.unique(table.patient_id, return_inverse=True)
     sums = [float(len(patients))]

@@ -7,7 +7,7 @@ label are flagged in every batch (`fedward.common.images.rows`), and their losse
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from fedward.common.metrics import calibration_curve
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model
 from fedward.common.private_statistics import PrivateStatistic, Unprotected
+from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
 from fedward.common.tables.schema import ImageSchema, TableSchema
 from fedward.common.tables.split import held_out_rows
@@ -54,6 +55,7 @@ from fedward.common.task import (
 )
 
 SUBGROUP = "subgroup."
+KIDNEY_TASK, KIDNEY = "ct-kidney", "kidney"
 PASS_VOXELS = 64 * 48**3
 
 
@@ -92,10 +94,12 @@ class CtTask:
         self.form = ImageForm(
             self.image.size, len(self.images.structures), schema.num_classes, self.layout
         )
-        masks = primary_mask_figure(self.images.structures) if self.images.structures else None
-        self.primary_metric = "auroc" if schema.num_classes or masks is None else masks
-        self.secondary_metric = masks if schema.num_classes else None
         self.statistics_size = statistics_size(self.fields)
+        if name == KIDNEY_TASK and KIDNEY not in self.images.structures:
+            raise ConfigError(
+                f"task: {KIDNEY_TASK} finds stones inside kidneys; schema {schema.name} has no "
+                f"structure {KIDNEY!r} (image.structures)"
+            )
         self.rows_per_pass = max(1, PASS_VOXELS // int(np.prod(self.image.size)))
         self._modalities = data.modalities
         self._validation_fraction = data.validation_fraction
@@ -110,18 +114,44 @@ class CtTask:
         Raises:
             ConfigError: the network cannot be built, or its two sides cannot be weighed.
         """
-        model = build_image_model(
-            self._model.name, self.form, self._model.own, own_models=self._own_models
-        )
-        if self._loss.weights == "dynamic" and not self._validation_fraction:
-            self._refuse_two_sides(model)
-        return model
+        needs_dice = self._loss.weights == "dynamic" and not self._validation_fraction
+        if needs_dice and self.answers == {"mask", "label"}:
+            raise ConfigError(
+                "loss.weights: dynamic needs patients to measure the Dice on; set "
+                "data.validation_fraction, or loss.weights: fixed"
+            )
+        return self._new_model()
+
+    @cached_property
+    def answers(self) -> frozenset[str]:
+        """Which of `mask` and `label` the network answers with."""
+        nobody = {
+            IMAGE: torch.zeros(0, 1, *self.form.size),
+            "patient_id": torch.zeros(0, dtype=torch.int64),
+            **{IN_BATCH + name: torch.zeros(0, dtype=torch.bool) for name in MODALITIES},
+        }
+        if self.layout is not None:
+            nobody["features"] = torch.zeros(0, self.layout.stops[-1])
+        with seeded_global_torch(0), torch.no_grad():
+            return frozenset(self._new_model().eval()(nobody))
+
+    @property
+    def primary_metric(self) -> str:
+        """AUROC where the network classifies, else the Dice of the first structure."""
+        classifies = "label" in self.answers or not self.images.structures
+        return "auroc" if classifies else primary_mask_figure(self.images.structures)
+
+    @property
+    def secondary_metric(self) -> str | None:
+        """The Dice of the first structure where the network does both."""
+        both = self.answers == {"mask", "label"}
+        return primary_mask_figure(self.images.structures) if both else None
 
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:
         """Return additive sums over the training patients (see `tables.encode`)."""
         table = source.read()
         training = table.take(~held_out_rows(table, split, site=source.site_id))
-        return self._private.release("normalisation", self._sums(training))
+        return self._private.release("normalisation", local_statistics(training, self.fields))
 
     def datasets(
         self, source: TableSource, split: Split, statistics: Statistics | None = None
@@ -136,10 +166,12 @@ class CtTask:
         held_out = held_out_rows(table, split, site=source.site_id)
         training, testing = table.take(~held_out), table.take(held_out)
         if statistics is None:
-            statistics = self._private.release("normalisation", self._sums(training))
+            statistics = self._private.release(
+                "normalisation", local_statistics(training, self.fields)
+            )
         validation = None
         if self._validation_fraction:
-            # Its own seed: the validation patients are not the test patients of another run.
+            # Of the training patients alone: test patients never steer.
             part = Split(split.seed + 1, self._validation_fraction)
             steers = held_out_rows(training, part, site=source.site_id)
             validation = self._dataset(training.take(steers), statistics)
@@ -242,25 +274,10 @@ class CtTask:
             losses.append(own * labelled * (weights.classification if both else 1.0))
         return torch.stack(losses).sum(0)
 
-    def _refuse_two_sides(self, model: nn.Module) -> None:
-        """Refuse a network of masks and classes whose weights nobody could measure."""
-        nobody = {
-            IMAGE: torch.zeros(0, 1, *self.form.size),
-            "patient_id": torch.zeros(0, dtype=torch.int64),
-            **{IN_BATCH + name: torch.zeros(0, dtype=torch.bool) for name in MODALITIES},
-        }
-        if self.layout is not None:
-            nobody["features"] = torch.zeros(0, self.layout.stops[-1])
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            answers = model(nobody)
-        model.train(was_training)
-        if {"mask", "label"} <= set(answers):
-            raise ConfigError(
-                "loss.weights: dynamic needs patients to measure the Dice on; set "
-                "data.validation_fraction, or loss.weights: fixed"
-            )
+    def _new_model(self) -> nn.Module:
+        return build_image_model(
+            self._model.name, self.form, self._model.own, own_models=self._own_models
+        )
 
     def _validation_dice(self, model: nn.Module, validation: PatientDataset) -> float | None:
         """Return the mean Dice of the lesions of the validation patients; None without masks."""
@@ -279,17 +296,6 @@ class CtTask:
             return None
         released = self._private.release("validation-dice", np.array([float(values.mean())]))
         return float(released[0])
-
-    def _sums(self, table: Table) -> Statistics:
-        """Return the number of patients, and sums over one clinical row of each who has some.
-
-        Rows are lesions or slices: a patient with five would count as five, at the gate too.
-        """
-        known = table.take(table.arrays[HAS + "table"])
-        _, first = np.unique(known.patient_id, return_index=True)
-        sums = local_statistics(known.take(first), self.fields)
-        sums[0] = len(np.unique(table.patient_id))
-        return sums
 
     def _dataset(
         self, table: Table, statistics: Statistics, label: Any | None = None

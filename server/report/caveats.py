@@ -5,6 +5,19 @@ from collections.abc import Sequence
 from fedward.server.report.record import RunRecord, SiteResult
 from fedward.server.report.verdict import Comparison
 
+CHOSEN_BY_TRUTH = {
+    "lesion": (
+        "Where there are masks, the images are regions cut round the lesions of the truth, in "
+        "training and in testing: figures say how lesions are outlined and classified once "
+        "somebody has found them, not whether a model finds them in a whole scan."
+    ),
+    "slice": (
+        "Only slices that hold a structure in truth are used of a scan with masks, in training "
+        "and in testing: figures say nothing of what a model sees in the other slices."
+    ),
+}
+"""By `data.image.rows`."""
+
 
 def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
     """Return one sentence or two on each thing that a reader could take for granted wrongly."""
@@ -27,8 +40,8 @@ def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
         )
     if {"f1", "sensitivity", "specificity", "accuracy"} & set(run.metric_names):
         said.append(
-            "F1, sensitivity, specificity and accuracy take a probability of 0.5 and above as "
-            "positive. No threshold was chosen for use in a clinic."
+            "F1, sensitivity, specificity, precision and accuracy take a probability of 0.5 and "
+            "above as positive. No threshold was chosen for use in a clinic."
         )
     if "ece" in run.metric_names:
         said.append(
@@ -77,6 +90,8 @@ def _on_images(run: RunRecord) -> list[str]:
             "count in none of them; where a model finds nothing, Dice is 0 and HD95 the diagonal "
             "of the image. HD95 in pixels cannot be compared across scanners."
         )
+    if run.image_rows in CHOSEN_BY_TRUTH:
+        said.append(CHOSEN_BY_TRUTH[run.image_rows])
     sites = (run.repeats[0].federated if run.repeats else run.federated).sites.values()
     if any(_counts_rows(site) for site in sites):
         said.append(

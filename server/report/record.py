@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedward.common.errors import FedwardError
+from fedward.common.config.image import ImageConfig
+from fedward.common.config.yaml_lines import parse_yaml
+from fedward.common.errors import ConfigError, FedwardError
 from fedward.common.images.mask_metrics import is_mask_figure
 from fedward.common.metrics import BINARY_METRICS, CalibrationCurve
 from fedward.common.task import Metric
 
+DEFAULT_ROWS = ImageConfig.model_fields["rows"].default
 Metrics = Mapping[str, Metric]
 
 
@@ -110,6 +113,17 @@ class RunRecord:
     def has_masks(self) -> bool:
         """Whether the run is about structures in images."""
         return any(is_mask_figure(name) for name in self.metric_names)
+
+    @property
+    def image_rows(self) -> str | None:
+        """What a row of images is (`data.image.rows`); None without images, or if it is unknown."""
+        try:
+            value = parse_yaml(self.config_text, "config.yaml").value
+        except ConfigError:  # one that was edited is shown, and tells nothing
+            return None
+        for key in ("data", "image"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return str(value.get("rows", DEFAULT_ROWS)) if isinstance(value, Mapping) else None
 
     @property
     def ended_early(self) -> bool:

@@ -32,6 +32,9 @@ does not see the CT. `guide`, ours, tells the class the grey under the mask past
 on in table 1, as shipped, and off in tables 2 to 5, where it would hide what is ablated. The HD95
 of masks that found nothing is the diagonal of the region.
 
+Regions are cut round the true stones, also those of test patients, as in the paper: figures are of
+stones that somebody has found, and say nothing of finding them in a whole scan.
+
 The paper's figures stand below ours as context: no target, and another cohort. Its AUC equals the
 mean of sensitivity and specificity wherever its counts can be told (not for TMSS), so it stands
 there; it names no AUROC. Rows that repeat another are trained once.

@@ -1,5 +1,6 @@
 """Images in `.npz` files: columns, masks, spacings and names of sites; the three sets that ship."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,22 @@ def test_a_set_that_nobody_may_download_says_so(
     for caught in (fetched, resolved):
         assert "run: fedward data fetch" not in str(caught.value)
         assert next(iter(entry.files)) in str(caught.value)
+
+
+def test_an_array_that_claims_more_than_memory_holds_is_a_data_error(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    header = {"descr": "<i2", "fortran_order": False, "shape": (1 << 50, 8, 8)}
+    with zipfile.ZipFile(path, "w") as archive, archive.open("images.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+    with pytest.raises(SiteDataError, match="cannot be read as arrays"):
+        ArraySource("a", path, NODULE).read()
+
+
+def test_a_code_below_zero_is_no_name_of_a_site(tmp_path: Path) -> None:
+    codes = np.array([0, 0, 0, 1, 1, -1], np.int8)
+    path = write(tmp_path, site=codes, site_names=np.array(["north", "south"]))
+
+    frame, _ = read_arrays(path, NODULE)
+
+    assert frame["site"].tolist() == codes.tolist()

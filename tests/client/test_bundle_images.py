@@ -14,7 +14,7 @@ import torch
 
 from fedward.client.bundle import bundle_network, read_bundle, write_bundle
 from fedward.client.bundle_images import ImageNetwork
-from fedward.client.bundle_inference import cases_in, label_map
+from fedward.client.bundle_inference import MaskInference, cases_in, label_map
 from fedward.client.model_file import TrainedModel, unsigned_header
 from fedward.common.config.loader import run_config_from_dict
 from fedward.common.errors import SiteDataError
@@ -315,3 +315,10 @@ def test_an_image_model_survives_the_bundle(unet: Path) -> None:
     assert again.config.data.image is not None
     assert again.config.data.image.size == (32, 32, 32)
     again.network()
+
+
+def test_masks_in_a_folder_that_is_there_are_nobody_elses_to_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    network = torch.nn.Linear(1, 1)
+    MaskInference([], network, None, postprocessing=None, output_dir=str(tmp_path)).run()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700

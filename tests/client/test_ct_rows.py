@@ -124,3 +124,8 @@ def test_lesions_need_a_schema_that_names_one() -> None:
     schema = TWO.model_copy(update={"lesion": None})
     with pytest.raises(ConfigError, match=r"image.lesion"):
         rows_of(Grid(np.zeros((6, 6, 6), np.int16), labels_DHW, ONE_MM), image, schema)
+
+
+def test_a_spacing_in_the_wrong_unit_is_refused_before_memory_is_asked_for() -> None:
+    with pytest.raises(SiteDataError, match="voxels"):
+        resampled(Grid(np.zeros((4, 64, 64), np.int16), None, (3, 900.0, 900.0)), (1, 1, 1))

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pydicom.uid import UID, RLELossless, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from fedward.client.data.volumes import Scan, load_volume, scan_folder
 from fedward.common.errors import SiteDataError
@@ -216,3 +223,21 @@ def test_excluded_patients_leave_no_trace(tmp_path: Path) -> None:
 
     assert [series.patient for series in scan.series] == ["8"]
     assert not scan.quarantined
+
+
+def test_a_link_whose_name_is_too_long_never_ends_a_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", BODY)
+    (tmp_path / "p1" / "link").symlink_to("x" * 300)
+
+    assert len(scan_folder(tmp_path).series) == 1
+
+
+def test_a_deflated_series_is_read(tmp_path: Path) -> None:
+    for path in write_series(tmp_path / "p1", BODY):
+        one = dcmread(path)
+        one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        one.save_as(path)
+
+    series = only(scan_folder(tmp_path))
+
+    assert np.array_equal(load_volume(series).voxels_DHW, BODY)

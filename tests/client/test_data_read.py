@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fedward.client.data.convert import first_hours, heart_disease_site
-from fedward.client.data.read import read_frame, table_from_frame
+from fedward.client.data.read import read_frame, spelled, table_from_frame
 from fedward.client.data.source import FileSource
 from fedward.common.errors import NoPatientsError, SiteDataError
 from fedward.common.tables.schema import load_schema
@@ -319,3 +319,16 @@ def test_a_file_without_a_header_is_refused_and_its_first_patient_is_not_quoted(
     message = refusal(read_frame(tmp_path / "clinic.csv"))
     assert "line of column names" in message
     assert not any(cell in message for cell in ("agee", "Doe", "1948"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1_1", "11"),
+        ("1234567890123456789012345678901", "1234567890123456789012345678902"),
+        ("5e-12345678", "0"),
+        ("5e12345678", "5e12345679"),
+    ],
+)
+def test_texts_that_are_no_one_number_are_different_patients(one: str, other: str) -> None:
+    assert spelled(one) != spelled(other)

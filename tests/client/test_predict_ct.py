@@ -16,7 +16,7 @@ from fedward.client.data.volumes import Volume, load_mask, load_volume, masks_of
 from fedward.client.dicom_seg import concept_of
 from fedward.client.measurements import lesions_in_mask, stones_in_kidneys
 from fedward.common.config.image import PhantomConfig
-from fedward.common.errors import ConfigError, SiteDataError
+from fedward.common.errors import ConfigError, SiteDataError, StorageError
 from fedward.common.tables.schema import load_schema
 from fedward.synth.phantom.cohort import make_cohort, read_cohort
 from tests.client.dicom_files import write_series
@@ -290,3 +290,10 @@ def test_a_structure_of_no_known_concept_is_coded_as_what_can_be_said_of_it() ->
     assert concept_of("metastasis", is_lesion=True)[1] == codes.SCT.Lesion
     assert concept_of("Tumour", is_lesion=True)[1] == codes.SCT.Neoplasm
     assert concept_of("nodule", is_lesion=True)[1] == codes.SCT.Nodule
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "p1", ABDOMEN[:4, :90, :96], PLACE)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match="out: cannot be made"):
+        predicted(threshold_model(), tmp_path / "in", tmp_path / "out")

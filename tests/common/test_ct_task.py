@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from fedward.client.optimizers import OptimizerSettings
 from fedward.client.sampling import ShuffleSampler
 from fedward.client.training import PlainStep, train_locally
 from fedward.common.errors import ConfigError
+from fedward.common.images.figures import mask_figures, primary_mask_figure
 from fedward.common.randomness import seeded_global_torch, torch_generator
 from fedward.common.task import PatientDataset, Split
 from fedward.common.tasks.ct import CtTask
@@ -102,6 +104,14 @@ def test_figures_of_classes_count_patients_and_masks_count_patients() -> None:
     assert metrics["auroc"].n == len(data.test) == 6
     assert len(data.test.rows["label"]) > 6
     assert metrics["dice"].n == 6
+
+
+def test_without_any_mask_the_headline_figure_says_why_under_its_own_name() -> None:
+    nothing = {"masked": np.zeros(3, dtype=bool), "patient_id": np.arange(3)}
+    for structures in (("stone",), ("kidney", "stone")):
+        (name,) = found = mask_figures(nothing, structures)
+        assert name == primary_mask_figure(structures)
+        assert found[name].reason == "no patient has a mask"
 
 
 def test_dynamic_weights_need_patients_to_measure_on() -> None:

@@ -23,7 +23,7 @@ def logit(p: float) -> float:
 
 @pytest.mark.parametrize(
     ("dice", "classification"),
-    # Before the first round, below the threshold, at it, above it: Algorithm 1 of USCNet.
+    # Without any mask, below the threshold, at it, above it: Algorithm 1 of USCNet.
     [(None, 0.2), (0.0, 0.0), (0.37, 0.37), (0.8, 0.8), (0.95, 0.8)],
 )
 def test_weights_follow_the_algorithm(dice: float | None, classification: float) -> None:
@@ -87,3 +87,21 @@ def test_an_empty_truth_is_met_by_predicting_nothing() -> None:
 def test_label_maps_become_one_channel_per_structure() -> None:
     mask = torch.tensor([[[0, 1], [2, 1]]], dtype=torch.uint8)
     assert one_hot(mask, 2).tolist() == [[[[0, 1], [0, 1]], [[0, 0], [1, 0]]]]
+
+
+def test_a_term_named_twice_is_that_term() -> None:
+    logits, label = torch.tensor([[0.2, -0.4]]), torch.tensor([0])
+    for term in ("bce", "focal"):
+        once = classification_loss(logits, label, LossConfig(classification=(term,)))
+        twice = classification_loss(logits, label, LossConfig(classification=(term, term)))
+        assert torch.equal(once, twice)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_a_sample_that_is_wholly_right_has_a_finite_gradient(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [0.0, 0.5]], requires_grad=True)
+    classification_loss(
+        logits, torch.tensor([0, 0]), LossConfig(focal_gamma=gamma)
+    ).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()

@@ -88,6 +88,16 @@ def test_no_row_sees_another_row_of_the_batch(name: str, own: Own) -> None:
             torch.testing.assert_close(value[0], together[key][row], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "own"), [*CASES, ("uscnet", {"preset": "smoke"})])
+def test_neither_mask_nor_label_reaches_a_network(name: str, own: Own) -> None:
+    model = built(name, own, FORM_3D).eval()
+    batch = images(FORM_3D, 2)
+    blind = {key: batch[key] for key in ("image", "features", "mask.image", "mask.table")}
+    answers = model(batch)
+    for key, value in model(blind).items():
+        assert torch.equal(value, answers[key])
+
+
 @every_network
 @pytest.mark.parametrize(("flag", "content"), [("mask.image", "image"), ("mask.table", "features")])
 def test_a_missing_modality_is_not_looked_at(name: str, own: Own, flag: str, content: str) -> None:

@@ -133,3 +133,14 @@ def test_no_rows_have_no_features_but_the_right_width() -> None:
 
 def test_a_table_is_not_printed() -> None:
     assert "columns" not in repr(table(3))
+
+
+def test_several_rows_of_a_patient_count_as_one() -> None:
+    ages = np.array([30.0, 50.0, np.nan, 70.0])
+    columns = {"age": ages, "stage": np.zeros(4), "platelets": np.full(4, np.nan)}
+    patients = np.array([7, 7, 7, 9])
+    sums = local_statistics(Table(columns, np.zeros(4, dtype=np.int64), patients), FIELDS)
+    assert sums[0] == 2
+    mean, _ = moments(FIELDS, sums)
+    assert sums[1] == 2  # patients with a known age, not rows: the gate goes by this
+    assert mean[0] == pytest.approx((40 + 70) / 2)

@@ -161,6 +161,22 @@ def test_a_label_of_each_row_is_named_where_patients_have_several(tmp_path: Path
     assert "somewhat too narrow; those of masks" in read(tmp_path).text
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("lesion", "cut round the lesions"), ("slice", "Only slices"), ("volume", None)],
+)
+def test_what_the_truth_chose_is_said_beside_the_figures(
+    tmp_path: Path, rows: str, said: str | None
+) -> None:
+    build_image_run(tmp_path)
+    with (tmp_path / "config.yaml").open("a", encoding="utf-8") as config:
+        config.write(f"data: {{image: {{rows: {rows}}}}}\n")
+    texts = (read(tmp_path).text, write_model_card(tmp_path).read_text(encoding="utf-8"))
+    for text in texts:
+        for other in ("cut round the lesions", "Only slices"):
+            assert (other in text) == (other == said)
+
+
 def test_a_subgroup_is_the_mean_over_sites_with_n_summed() -> None:
     a = {"auroc": figure(0.7, 0.03, 30), "dice": figure(0.5, 0.1, 31)}
     b = {"auroc": figure(0.9, 0.04, 50), "dice": figure(0.7, 0.1, 52)}
