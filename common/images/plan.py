@@ -66,6 +66,7 @@ class Plan:
         }
         return {
             "data": {"image": {**image, "augment": "full"}},
+            "loss": {"segmentation": "dice-ce"},
             "model": model,
             "local": {"batch_size": self.batch_size},
         }
