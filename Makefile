@@ -30,8 +30,8 @@ help: ## this list
 run: $(RUN_STAMP) ## the quickstart: five hospitals learn together (ARGS="CONFIG --set key=value")
 	$(PY) simulations/run.py $(ARGS)
 
-test: $(DEV_STAMP) ## all tests that are not slow (ARGS="tests/server -k quorum")
-	$(PY) -m pytest -m "not slow" $(ARGS)
+test: $(DEV_STAMP) ## all tests that are not slow, two files at once (ARGS="tests/server -k quorum")
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-all: $(DEV_STAMP) ## all tests, the slow ones too
 	$(PY) -m pytest $(ARGS)

@@ -16,7 +16,9 @@ DOCUMENTS = {".csv", ".json", ".txt", ".md", ".yaml", ".yml", ".parquet", ".html
 
 def scan_files(folder: Path, progress: Progress) -> Scan:
     """Return what `folder` holds; folders that are links are not entered."""
-    paths = sorted(path for path in folder.rglob("*") if _is_candidate(path, folder))
+    # Not Path.rglob: where a name is too long for the file system, some versions of it raise.
+    found_paths = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    paths = sorted(path for path in found_paths if _is_candidate(path, folder))
     nifti = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
     others = sorted(set(paths) - set(nifti))
     slices: list[Slice] = []
