@@ -63,6 +63,16 @@ class PatientDataset:
         )
 
 
+def patient_dataset(rows: Mapping[str, Tensor]) -> PatientDataset:
+    """Return the data set of `rows`, in which those of a patient stand next to each other."""
+    patient_id = rows["patient_id"].numpy()
+    changes = np.flatnonzero(np.diff(patient_id)) + 1
+    if len(patient_id) == 0 or len(changes) + 1 == len(patient_id):
+        return PatientDataset(rows)
+    starts = np.concatenate([[0], changes, [len(patient_id)]])
+    return PatientDataset(rows, torch.from_numpy(starts))
+
+
 @dataclass(frozen=True, repr=False)
 class SiteData:
     """One site's patients, split: no patient is in two parts."""

@@ -25,6 +25,7 @@ from fedward.common.task import (
     SiteData,
     Split,
     Statistics,
+    patient_dataset,
 )
 
 SUBGROUP = "subgroup."
@@ -174,11 +175,7 @@ class EhrClassification:
         }
         for name, member in table.subgroups.items():
             rows[SUBGROUP + name] = torch.from_numpy(member)
-        changes = np.flatnonzero(np.diff(table.patient_id)) + 1
-        if len(table) == 0 or len(changes) + 1 == len(table):
-            return PatientDataset(rows)
-        starts = np.concatenate([[0], changes, [len(table)]])
-        return PatientDataset(rows, torch.from_numpy(starts))
+        return patient_dataset(rows)
 
 
 def _probability(outputs: Tensor) -> Any:
