@@ -45,16 +45,17 @@ class Step(Protocol):
         """Return the batch's mean loss, detached; None if no step was taken."""
 
 
-class Observer(Protocol):
-    """Looks at a model while it is trained, after every step and at the end of every epoch."""
+Event = Literal["start", "step", "epoch"]
 
-    def __call__(
-        self, event: Literal["step", "epoch"], epoch: int, step: int, parameters: Parameters
-    ) -> None:
+
+class Observer(Protocol):
+    """Looks at a model before it is trained, after every step and at the end of every epoch."""
+
+    def __call__(self, event: Event, epoch: int, step: int, parameters: Parameters) -> None:
         """Look.
 
         Args:
-            event: what has just ended.
+            event: what has just ended; `start` comes once, with the weights as received.
             epoch: from 0.
             step: optimiser steps taken so far.
             parameters: by name, as they are now; never to be written to, and to be cloned
@@ -87,6 +88,8 @@ def train_locally(  # noqa: PLR0913 - the seven parts that local training is mad
     view = _read_only(model) if observers else {}
     losses: list[Tensor] = []
     weights: list[int] = []
+    if observers:
+        _notify(observers, "start", (0, 0), view)
     for indices, epoch, is_last_of_epoch in sampler(len(data), rng):
         batch = data.batch(indices)
         if augment is not None:
@@ -96,7 +99,7 @@ def train_locally(  # noqa: PLR0913 - the seven parts that local training is mad
             losses.append(loss)
             weights.append(len(batch["patient_id"]))
         if observers:
-            events: tuple[Literal["step", "epoch"], ...] = ("step", "epoch")
+            events: tuple[Event, ...] = ("step", "epoch")
             for event in events[: 1 + is_last_of_epoch]:
                 _notify(observers, event, (epoch, len(losses)), view)
     return LocalResult(_weighted_mean(losses, weights), len(losses), len(data))
@@ -200,7 +203,7 @@ def _read_only(model: nn.Module) -> Parameters:
 
 def _notify(
     observers: Sequence[Observer],
-    event: Literal["step", "epoch"],
+    event: Event,
     moment: tuple[int, int],
     view: Parameters,
 ) -> None:

@@ -27,6 +27,12 @@ class Entry:
     seconds: float | None = None
     bytes_sent: int | None = None
     bytes_received: int | None = None
+    cme: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By layer: `log_mag`, `rho`, `map_cos`, `top1` of a site, where defined and let out."""
+    update: Mapping[str, float] = field(default_factory=dict)
+    """Of a site `influence` and `cosine`; of either `norm_ratio` (`server.monitoring`)."""
+    saturated: bool | None = None
+    """Whether the weights have stopped going anywhere; None where nobody can tell."""
     reason: str | None = None
 
     def to_json(self) -> str:
@@ -43,6 +49,9 @@ class Entry:
             "seconds": None if self.seconds is None else round(self.seconds, 6),
             "bytes_sent": self.bytes_sent,
             "bytes_received": self.bytes_received,
+            "cme": {layer: dict(figures) for layer, figures in self.cme.items()} or None,
+            "update": dict(self.update) or None,
+            "saturated": self.saturated,
             "reason": self.reason,
         }
         line |= {key: value for key, value in optional.items() if value is not None}

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fedward.common.config.run import SamplingConfig, StopConfig
+from fedward.common.config.monitor import StopConfig
+from fedward.common.config.run import SamplingConfig
 from fedward.common.parameters import ParameterSet
 from fedward.common.study import Study
 from fedward.server.anchors import Anchors

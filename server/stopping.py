@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from fedward.common.config.run import StopConfig
+from fedward.common.config.monitor import StopConfig
 from fedward.common.metrics import lower_is_better
 from fedward.server.checkpoint import Progress
 

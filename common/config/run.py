@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
+from fedward.common.config.monitor import MonitorConfig
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
 
 
@@ -187,24 +188,6 @@ class SamplingConfig(Section):
         return self
 
 
-class StopConfig(Section):
-    """End the run when a figure of the evaluation stops getting better."""
-
-    metric: str = "eval_loss"
-    """`eval_loss` (lower is better) or a metric such as `auroc` (higher is better)."""
-    patience: int = Field(ge=1)
-    """Evaluations without improvement before the run ends."""
-    min_delta: float = Field(default=0.0, ge=0)
-    """A change smaller than this is no improvement."""
-
-
-class MonitorConfig(Section):
-    """What is watched while the run goes on."""
-
-    stop: StopConfig | None = None
-    """Early stopping; absent: all rounds are run."""
-
-
 class EngineConfig(Section):
     """Where the sites of a simulation run."""
 
@@ -258,7 +241,7 @@ class RunConfig(Section):
     baselines: tuple[Literal["local", "pooled"], ...] = Field(default=(), strict=False)
     """Also train each site alone, and all rows together, with the same budget."""
     monitor: MonitorConfig = MonitorConfig()
-    """Early stopping."""
+    """What is watched, and early stopping."""
     engine: EngineConfig = EngineConfig()
     """Where a simulation runs; results do not depend on it."""
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from fedward.common.config.run import SamplingConfig, StopConfig
+from fedward.common.config.monitor import StopConfig
+from fedward.common.config.run import SamplingConfig
 from fedward.common.errors import QuorumLostError
 from fedward.common.records import PARAMETERS, read_binding
 from fedward.server.history import Entry

@@ -1,0 +1,1 @@
+"""CME: how the weights of a layer move within a round, and what follows from it."""

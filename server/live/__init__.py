@@ -1,0 +1,1 @@
+"""The live page of a run: what `fedward monitor` serves, read from the run's folder."""

@@ -1,0 +1,1 @@
+"""Which stop rule saves work? Runs recorded to their full budget, and every rule replayed."""
