@@ -8,6 +8,7 @@ from pathlib import Path
 from fedward.common.errors import StorageError
 
 TIMEOUT_S = 60
+MAPS = "cme"
 
 
 def open_database(path: Path | None) -> sqlite3.Connection:
@@ -29,6 +30,11 @@ def open_database(path: Path | None) -> sqlite3.Connection:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise StorageError(f"site database {path}: {error}") from error
             time.sleep(0.01)
+
+
+def maps_folder(database: Path) -> Path:
+    """Return where a site keeps its covariance maps: one folder per run, beside the database."""
+    return database.parent / MAPS
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

@@ -4,8 +4,9 @@ What leaves is exactly: the arrays that were asked for, in the form in which the
 the number of patients and one loss; the receipt; and a report of figures under allow-listed keys,
 to which the gate adds the head of the site's audit trail (`common/chain.py`).
 All of it together is no larger than the received model and a small margin. Figures of too few
-patients stay at the site (`client/suppression.py`). What was let out or refused is written to the
-site's audit trail first.
+patients stay at the site (`client/suppression.py`). Those of how weights move (CME) leave where
+the site lists them, rounded, and never beside a masked vector. What was let out or refused is
+written to the site's audit trail first.
 """
 
 import json
@@ -21,6 +22,7 @@ from flwr.app import RecordDict
 from fedward.client.suppression import Family, suppress, suppress_sums
 from fedward.common.chain import Head
 from fedward.common.errors import FedwardError, RefusedError, SiteDataError
+from fedward.common.monitoring import telemetry
 from fedward.common.records import (
     PARAMETERS,
     Binding,
@@ -40,7 +42,9 @@ NORM_CHUNK = 1 << 20
 MAX_NAME = 100
 MAX_REASON = 200
 COUNTS = frozenset({"num_examples", "seconds", "num_steps"})
-FIGURES = frozenset({"metrics", "calibration", "subgroups"})
+CME = "cme"
+VALIDATION = "validation"
+FIGURES = frozenset({"metrics", "calibration", "subgroups", VALIDATION, CME})
 AUDIT = "audit"
 """Where the gate itself puts the head of the site's log, for the coordinator to sign."""
 _FIGURE_KEYS = frozenset({"value", "low", "high", "n", "reason"})
@@ -59,6 +63,8 @@ class EgressRules:
     """Largest L2 norm of new minus received parameters."""
     show_metrics: bool = True
     """Whether figures leave; otherwise only the loss and the counts."""
+    telemetry: tuple[str, ...] = (telemetry.ALL,)
+    """Which figures of `report.cme` leave, as in site.yaml; always rounded."""
     families: tuple[Family, ...] = ()
     """How the subgroups of the schema overlap; see `suppression.families_of`."""
 
@@ -102,7 +108,7 @@ class Gate:
         try:
             passed, withheld = self._checked(update, instruction, loss_name)
             if mask is not None:
-                passed = replace(passed, vectors=mask(passed.vectors))
+                passed = replace(passed, vectors=mask(passed.vectors), report=_without_cme(passed))
             self._check_size(passed, instruction)
         except FedwardError as error:
             self._note("refused", instruction, asked=loss_name, why=str(error))
@@ -168,12 +174,19 @@ class Gate:
         if not self.rules.show_metrics:
             kept = {key: value for key, value in update.report.items() if key in COUNTS}
             return kept, len(update.report) - len(kept)
-        return suppress(
+        report, withheld = suppress(
             update.report,
             num_patients=update.num_examples,
             k=self.rules.min_cohort,
             families=self.rules.families,
         )
+        if CME in report:
+            watched = report.pop(CME)
+            told = telemetry.let_through(watched, self.rules.telemetry)
+            kinds = telemetry.figure_names
+            withheld += len(kinds(watched)) - len(kinds(told))
+            report |= {CME: told} if told else {}
+        return report, withheld
 
     def _check_size(self, update: Update, instruction: Instruction) -> None:
         report_bytes = len(_as_json(update.report))
@@ -212,6 +225,10 @@ class Gate:
             }
             for name, vector in update.vectors.items()
         ]
+        rounded_to = {
+            f"{CME}.{name}": telemetry.ROUNDED_TO[name]
+            for name in telemetry.figure_names(update.report.get(CME, {}))
+        }
         return self._note(
             "let out",
             instruction,
@@ -220,6 +237,7 @@ class Gate:
             report=sorted(update.report),
             report_bytes=len(_as_json(update.report)),
             withheld=withheld,
+            **({"rounded_to": rounded_to} if rounded_to else {}),
         )
 
     def _note(self, event: str, instruction: Instruction, **facts: Any) -> Head | None:
@@ -269,6 +287,8 @@ def _check_report(report: Mapping[str, Any]) -> None:
         "metrics": _are_figures(report.get("metrics", {})),
         "subgroups": _are_groups(report.get("subgroups", {})),
         "calibration": "calibration" not in report or _is_curve(report["calibration"]),
+        VALIDATION: VALIDATION not in report or _is_validation(report[VALIDATION]),
+        CME: telemetry.is_telemetry(report.get(CME, {})),
     }
     for key, fits in tests.items():
         if not fits:
@@ -328,6 +348,22 @@ def _is_curve(curve: object) -> bool:
         return False
     numbers = [number for column in columns for number in column]
     return len({len(column) for column in columns}) == 1 and all(map(_is_number, numbers))
+
+
+def _is_validation(found: object) -> bool:
+    return (
+        isinstance(found, Mapping)
+        and set(found) == {"loss", "num_examples"}
+        and _are_numbers(found)
+        and found["loss"] is not None
+        and isinstance(found["num_examples"], int)
+        and found["num_examples"] > 0
+    )
+
+
+def _without_cme(update: Update) -> dict[str, Any]:
+    # Of one site's own weights: beside a masked sum it would tell what the mask hides.
+    return {key: value for key, value in update.report.items() if key != CME}
 
 
 def _as_json(report: Mapping[str, Any]) -> bytes:

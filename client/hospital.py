@@ -22,6 +22,7 @@ from fedward.client.approvals import Approvals, RosterPins
 from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort
 from fedward.client.data.source import HospitalSource, site_source
+from fedward.client.database import maps_folder
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
@@ -216,7 +217,7 @@ class Hospital:
         self._check(request, payload_bytes=0)  # before a model of somebody's own is imported
         model = study.new_model()
         shared = study.shared_of(model)
-        settings = TrainerSettings(study.config.local, study.seed, study.run_key)
+        settings = TrainerSettings.of(study, maps=maps_folder(self.database) / study.run_key)
         trainer = LocalTrainer(study.task, model.to(self.device), shared, settings)
         place = self._place(study)
         app = make_client_app(lambda context: place, trainer, Gate(self._rules, self.trail))
@@ -306,6 +307,7 @@ class Hospital:
             payload_bytes=config.limits.payload_bytes,
             update_norm=config.limits.update_norm,
             show_metrics=config.show_metrics,
+            telemetry=config.telemetry,
             families=families_of(self._schema),
         )
 

@@ -91,6 +91,8 @@ def _sizes(asked: RunConfig, limits: LimitsConfig, payload_bytes: int) -> Iterat
 
 
 def _privacy(section: object, limits: LimitsConfig) -> Iterator[str]:
+    # Whatever steers a run beside the gradients is paid for out of this budget as well: sums for
+    # preprocessing, and the loss on validation patients that may end a run.
     bounds = {"epsilon": limits.epsilon, "delta": limits.delta}
     for name, bound in bounds.items():
         if bound is None:

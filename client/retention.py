@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedward.client.data.read import spelled
 from fedward.client.data.source import read_excluded, site_salt
-from fedward.client.database import open_database
+from fedward.client.database import maps_folder, open_database
 from fedward.client.resident.commands import logs_folder, state_folder
 from fedward.client.resident.door import connect
 from fedward.common.config.site import LoadedSite
@@ -48,8 +48,9 @@ class KeptScans:
 def purge_old(database: Path, days: int) -> list[str]:
     """Remove what runs without a message in the last `days` days left, and return their names.
 
-    Model parts, models, hashed patient ids and the messages themselves go; the freed pages are
-    overwritten. Runs whose messages are not known are left alone: their age is unknown.
+    Model parts, models, covariance maps, hashed patient ids and the messages themselves go; the
+    freed pages are overwritten. Runs whose messages are not known are left alone: their age is
+    unknown.
 
     Args:
         database: the site's.
@@ -70,6 +71,9 @@ def purge_old(database: Path, days: int) -> list[str]:
                 " ORDER BY run_key",
                 (limit,),
             ).fetchall()
+            # Before the rows: without them nobody would know any more how old the maps are.
+            for (run_key,) in rows:
+                _remove_maps(maps_folder(database) / str(run_key))
             with connection:
                 for table in tables:
                     # The names come from the database's own catalogue.
@@ -105,6 +109,9 @@ def everything(site: LoadedSite, *, with_keys: bool = False) -> list[Removed]:
         for suffix in ("-wal", "-shm", "-journal")
     ]
     found += _scans(site)
+    maps = maps_folder(database)
+    if files := _map_files(maps):
+        found.append(Removed(maps, "how watched layers moved: covariance maps", files))
     found.append(Removed(state_folder(site), "state folder: socket, process secrets"))
     found.append(Removed(logs_folder(site), "what the site's processes said"))
     if with_keys:
@@ -197,11 +204,38 @@ def _scans(site: LoadedSite) -> Iterator[Removed]:
         yield Removed(cache, what, tuple(files))
 
 
+def _map_files(folder: Path) -> tuple[Path, ...]:
+    """Return the covariance maps in a folder and below it."""
+    return tuple(sorted(folder.rglob("round-*.safetensors"))) if folder.is_dir() else ()
+
+
+def _remove_maps(folder: Path) -> None:
+    """Remove the covariance maps of one run.
+
+    Raises:
+        StorageError: this user may not.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        _remove_files(folder, _map_files(folder))
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be removed ({error.strerror})") from error
+
+
 def _remove_files(folder: Path, files: tuple[Path, ...]) -> None:
+    """Remove files of a folder, and of it and the folders in it those that are empty then."""
     for path in files:
         path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    for place in (*_folders(files, within=folder), folder):
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+
+
+def _folders(files: tuple[Path, ...], *, within: Path) -> list[Path]:
+    """Return the folders below `within` that hold the files, the deepest first."""
+    found = {place for path in files for place in path.parents if within in place.parents}
+    return sorted(found, key=lambda place: -len(place.parts))
 
 
 def _tables_of_runs(connection: sqlite3.Connection) -> list[str]:

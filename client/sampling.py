@@ -49,10 +49,22 @@ class ShuffleSampler:
     def __call__(self, num_patients: int, rng: torch.Generator) -> Iterator[IndexBatch]:
         """Yield the batches; none if there are no patients."""
         indices, lengths = self.all_batches(num_patients, rng)
-        batches_per_epoch = -(-num_patients // self.batch_size)
+        batches_per_epoch = self.steps_per_epoch(num_patients)
         for number, batch in enumerate(torch.split(indices, lengths)):
             epoch, place = divmod(number, batches_per_epoch)
             yield IndexBatch(batch, epoch, place == batches_per_epoch - 1)
+
+    def steps_per_epoch(self, num_patients: int) -> int:
+        """Return the number of batches of one pass."""
+        return -(-num_patients // self.batch_size)
+
+    def num_steps(self, num_patients: int) -> int:
+        """Return the number of batches of one round; 0 if there are no patients."""
+        per_epoch = self.steps_per_epoch(num_patients)
+        if self.epochs is not None:
+            return self.epochs * per_epoch
+        assert self.steps is not None, "checked in the constructor"
+        return self.steps if per_epoch else 0
 
     def all_batches(self, num_patients: int, rng: torch.Generator) -> tuple[Tensor, list[int]]:
         """Return the indices of all batches end to end, and the batches' lengths."""

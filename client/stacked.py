@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedward.client.cme import RoundWatch
 from fedward.client.corrections import Correction, Corrector
 from fedward.client.optimizers import Optimizer
 from fedward.client.sampling import Sampler
 from fedward.client.schedule import Drawn, Ints, Schedule, StackedBatch, draw
-from fedward.client.training import LocalResult, PlainStep
+from fedward.client.training import LocalResult, Parameters, PlainStep
 from fedward.common.models import MLP, FTTransformer, LogisticRegression, ft_transformer, layers
 from fedward.common.parameters import ParameterSet
 from fedward.common.task import Batch, PatientDataset
@@ -75,6 +76,7 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
     step: PlainStep,
     sampler: Sampler,
     rngs: Sequence[torch.Generator],
+    watches: Sequence[RoundWatch] = (),
 ) -> StackedResult:
     """Return what every site learned; `model` keeps its weights.
 
@@ -85,6 +87,7 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
         step: loss, optimiser and correction; every site has its own optimiser state.
         sampler: draws each site's batches.
         rngs: one per site, the same as for `train_locally`.
+        watches: one per site, which look on at the site's own steps; or none.
 
     Raises:
         ValueError: `can_stack(model)` is False.
@@ -99,8 +102,12 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
     drawn = [draw(data, sampler, rng) for data, rng in zip(datasets, rngs, strict=True)]
     for sites in _chunks(model, datasets, drawn):
         chunk = _Chunk(model, start_SD[sites], step, sites)
-        for batch in Schedule([datasets[s] for s in sites], [drawn[s] for s in sites]):
+        lookouts = _Lookouts(chunk, sites, watches, drawn)
+        lookouts.after(0)
+        batches = Schedule([datasets[s] for s in sites], [drawn[s] for s in sites])
+        for number, batch in enumerate(batches, start=1):
             chunk.step(batch)
+            lookouts.after(number)
         trained_SD[sites], loss_S[sites] = chunk.vectors_SD(), chunk.loss_S()
     results = [
         LocalResult(loss, len(site.lengths), len(data))
@@ -152,6 +159,10 @@ class _Chunk:
         self._loss_S[:num_busy] += loss_K.detach() * batch.num_rows_K
         self._num_rows_S[:num_busy] += batch.num_rows_K
 
+    def parameters_of(self, row: int) -> Parameters:
+        """Return one site's weights by name, as they are now."""
+        return {name: t[row] for name, t in (self._trained | self._fixed).items()}
+
     def vectors_SD(self) -> Matrix:
         """Return the sites' wire vectors."""
         tensors = self._trained | self._fixed
@@ -163,6 +174,37 @@ class _Chunk:
         """Return the sites' mean losses; NaN where a site had no rows."""
         losses: npt.NDArray[np.float64] = (self._loss_S / self._num_rows_S).cpu().numpy()
         return losses
+
+
+class _Lookouts:
+    """Who looks at which site of a chunk after which step.
+
+    Args:
+        chunk: the sites' weights.
+        sites: (S,) their positions among all sites.
+        watches: of all sites, or none.
+        drawn: the batches of all sites.
+    """
+
+    def __init__(
+        self,
+        chunk: _Chunk,
+        sites: Ints,
+        watches: Sequence[RoundWatch],
+        drawn: Sequence[Drawn],
+    ) -> None:
+        self._chunk = chunk
+        self._due: dict[int, list[tuple[int, RoundWatch]]] = {}
+        for row, site in enumerate(sites if watches else ()):
+            watch, num_steps = watches[site], len(drawn[site].lengths)
+            for step in (0, *watch.steps):
+                if step <= num_steps:  # a site with fewer is never asked again
+                    self._due.setdefault(step, []).append((row, watch))
+
+    def after(self, step: int) -> None:
+        """Let everybody look whose site has just taken its step number `step`."""
+        for row, watch in self._due.get(step, ()):
+            watch.look(step, self._chunk.parameters_of(row))
 
 
 def _tensors(of: ParameterSet, vectors_SD: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ model, a site whose data cannot be read - is left to the plain trainer underneat
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,8 @@ class StackedTrainer(LocalTrainer):
         if len(stackable) < 2:
             return
         started = time.perf_counter()
+        begun = [self._begin_watch(data) for _, _, data in stackable]
+        watches = [watch for watch in begun if watch is not None]  # of all sites, or of none
         result = train_stacked(
             self.model,
             [data for _, _, data in stackable],
@@ -74,9 +77,14 @@ class StackedTrainer(LocalTrainer):
             ),
             sampler=self.sampler,
             rngs=[self._rng(site, instruction) for site, instruction, _ in stackable],
+            watches=watches,
         )
+        watched = [
+            self._end_watch(site, instruction, watch)
+            for (site, instruction, _), watch in zip(stackable, begun, strict=True)
+        ]
         seconds = (time.perf_counter() - started) / len(stackable)
-        self._hand_out(stackable, result, seconds)
+        self._hand_out(stackable, result, [{"seconds": seconds, **more} for more in watched])
 
     def train(self, site: Site, instruction: Instruction) -> Update:
         """Return the result that is ready, or train the site now."""
@@ -130,7 +138,9 @@ class StackedTrainer(LocalTrainer):
             round_number=instruction.binding.round_number,
         )
 
-    def _hand_out(self, jobs: Sequence[Job], result: StackedResult, seconds: float) -> None:
+    def _hand_out(
+        self, jobs: Sequence[Job], result: StackedResult, reports: Sequence[dict[str, Any]]
+    ) -> None:
         """Make each site's update ready, and keep what stays at the site."""
         shared_SD = result.vectors_SD
         if not self._is_whole:
@@ -146,7 +156,7 @@ class StackedTrainer(LocalTrainer):
                 named = self._full.unflatten(result.vectors_SD[row])
                 kept = {name: named[name].numpy() for name in self._initial}
                 self._remember(site, instruction, "local", kept)
-            report = {"seconds": seconds, "num_steps": found.num_steps}
+            report = {**reports[row], "num_steps": found.num_steps}
             key = (site.site_id, instruction.binding.nonce)
             self._ready[key] = Update(len(data), found.loss, vectors, report)
 

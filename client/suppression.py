@@ -48,7 +48,8 @@ def suppress(
     """Return the report without cells of fewer than `k` patients, and how many were withheld.
 
     Args:
-        report: `metrics`, `subgroups` and `calibration` of an evaluation, and other keys.
+        report: `metrics`, `subgroups`, `calibration` and `validation` of an evaluation, and other
+            keys.
         num_patients: how many patients it is about.
         k: fewest patients of a cell; 1 leaves the report as it is.
         families: how the subgroups overlap (`families_of`). One of no family is withheld: what
@@ -79,6 +80,9 @@ def suppress(
         cleared.pop("calibration")
         if curve:
             cleared["calibration"] = curve
+    if "validation" in report and report["validation"]["num_examples"] < k:
+        cleared.pop("validation")
+        withheld += 1
     return cleared, withheld
 
 

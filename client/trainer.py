@@ -5,24 +5,29 @@ site. What is not shared, personal models (Ditto) and control variates (SCAFFOLD
 site's store and go back to it; nothing of them leaves.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedward.client.cme import STORED, RoundWatch, Watch, figures_of, maps_of
 from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.precision import Execution
 from fedward.client.sampling import ShuffleSampler
 from fedward.client.site import Site
 from fedward.client.training import LocalResult, PlainStep, train_locally
+from fedward.common.config.monitor import CmeConfig
 from fedward.common.config.run import LocalConfig
 from fedward.common.errors import NoPatientsError
+from fedward.common.monitoring.map_files import write_maps
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
 from fedward.common.records import (
@@ -34,6 +39,7 @@ from fedward.common.records import (
     Instruction,
     Update,
 )
+from fedward.common.study import Study
 from fedward.common.task import Kept, PatientDataset, SiteData, Task
 from fedward.common.vectors import Vector
 
@@ -58,6 +64,17 @@ class TrainerSettings:
     local: LocalConfig
     seed: int
     run_key: str
+    cme: CmeConfig | None = None
+    """Which layers are watched while a site trains; None: none."""
+    maps: Path | None = None
+    """A folder for the covariance maps; None: only what the next round needs is kept."""
+
+    @classmethod
+    def of(cls, study: Study, *, maps: Path | None = None) -> Self:
+        """Return the settings of a study; its baselines are not watched."""
+        cme = study.config.monitor.cme if study.kind == "federated" else None
+        maps = None if cme is None else maps
+        return cls(study.config.local, study.seed, study.run_key, cme, maps)
 
 
 class LocalTrainer:
@@ -88,6 +105,8 @@ class LocalTrainer:
             for name, tensor in model.state_dict().items()
             if name not in set(shared.names)
         }
+        cme = settings.cme
+        self.watch = None if cme is None else Watch.of(model, cme, self.sampler)
         self._drops_out = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
 
     def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
@@ -107,21 +126,26 @@ class LocalTrainer:
         before = None
         if instruction.options.get(LOSS_OF_RECEIVED_MODEL):
             before, _ = self._examine(data.train)
-        result = self._run(site, instruction, data, self._correction(site, instruction))
+        watch = self._begin_watch(data.train)
+        correction = self._correction(site, instruction)
+        result = self._run(site, instruction, data, correction, watch=watch)
         vectors = {PARAMETERS: self.shared.flatten(self.model.state_dict())}
         if CONTROL in instruction.vectors:
             vectors[CONTROL] = self._move_control(
                 site, instruction, vectors[PARAMETERS], result.num_steps
             )
         self._keep_local(site, instruction)
-        report = {"seconds": time.perf_counter() - started, "num_steps": result.num_steps}
+        watched = self._end_watch(site, instruction, watch)
+        seconds = time.perf_counter() - started
+        report = {"seconds": seconds, "num_steps": result.num_steps, **watched}
         loss = result.loss if before is None else before
         return Update(len(data.train), loss, vectors, report)
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
         """Return the figures of the received model on the site's test patients.
 
-        Where the site has a personal model (Ditto), they are those of that model.
+        Where the site has a personal model (Ditto), they are those of that model. Where it has
+        validation patients, the report says the model's loss on them as well.
 
         Raises:
             NoPatientsError: there is no test patient.
@@ -140,17 +164,20 @@ class LocalTrainer:
             "metrics": {name: asdict(figure) for name, figure in figures.items()},
             "num_examples": {"train": len(data.train), "test": len(data.test)},
             **self.task.details(kept),
+            **self._validated(data.validation),
             "seconds": time.perf_counter() - started,
         }
         return Update(len(data.test), loss, {}, report)
 
-    def _run(
+    def _run(  # noqa: PLR0913 - whose data, how they are trained on, and who looks on
         self,
         site: Site,
         instruction: Instruction,
         data: SiteData,
         correction: Correction | None,
+        *,
         purpose: str = "batches",
+        watch: RoundWatch | None = None,
     ) -> LocalResult:
         """Train the loaded model."""
         loss = self.task.training_loss(self.model, data.validation)
@@ -164,11 +191,41 @@ class LocalTrainer:
                 data.train,
                 step=PlainStep(loss, self.optimizer, correction, execution=self.execution),
                 sampler=self.sampler,
+                observers=() if watch is None else (watch,),
                 rng=rng,
                 augment=self.task.augment,
             )
         self.model.zero_grad()  # gradients take as much memory as the model
         return result
+
+    def _begin_watch(self, data: PatientDataset) -> RoundWatch | None:
+        """Return what looks at the layers during a round over `data`; None: nothing does."""
+        return None if self.watch is None else self.watch.begin(len(data))
+
+    def _end_watch(
+        self, site: Site, instruction: Instruction, watch: RoundWatch | None
+    ) -> dict[str, Any]:
+        """Keep the round's maps at the site, and return what its report says of the layers."""
+        if watch is None:
+            return {}
+        rounds = watch.finish(self._remembered(site, instruction, STORED) or {})
+        if not rounds:
+            return {}
+        self._remember(site, instruction, STORED, maps_of(rounds))
+        if self.settings.maps is not None:
+            number = instruction.binding.round_number
+            write_maps(self.settings.maps, site.site_id, number, rounds)
+        figures = figures_of(rounds)
+        return {"cme": figures} if figures else {}
+
+    def _validated(self, data: PatientDataset | None) -> dict[str, Any]:
+        """Return what the report says of the validation patients; nothing without any."""
+        if data is None or len(data) == 0:
+            return {}
+        loss, _ = self._examine(data)
+        if not math.isfinite(loss):
+            return {}
+        return {"validation": {"loss": loss, "num_examples": len(data)}}
 
     def _correction(self, site: Site, instruction: Instruction) -> Correction | None:
         """Return what the strategy adds to the gradient."""
@@ -188,7 +245,7 @@ class LocalTrainer:
             self._load_named(personal)
         penalty = float(instruction.options[DITTO_LAMBDA])
         pull = ditto(self.shared, instruction.vectors[PARAMETERS], penalty=penalty)
-        self._run(site, instruction, data, pull, "personal-batches")
+        self._run(site, instruction, data, pull, purpose="personal-batches")
         state = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
         self._remember(site, instruction, "personal", state)
 

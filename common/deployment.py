@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fedward.common.config.loader import run_config_dict, run_config_from_dict
 from fedward.common.config.run import EngineConfig, RunConfig
 from fedward.common.errors import ConfigError, TrustError
+from fedward.common.monitoring.layers import watched_layers
 from fedward.common.request import RunRequest
 from fedward.common.study import Kind, Study
 from fedward.common.tables.schema import TableSchema, load_schema
@@ -42,7 +43,10 @@ def make_request(
     simulated = ("root", "sites", "partition", "phantom", "shuffle_labels_except")
     data = config.data.model_copy(update=dict.fromkeys(simulated))
     asked = config.model_copy(update={"data": data, "engine": EngineConfig()})
-    Study(asked, "federated", Split(config.seed), base_dir, schema).initial  # noqa: B018 - names what cannot be built
+    study = Study(asked, "federated", Split(config.seed), base_dir, schema)
+    _, _ = study.initial  # names what cannot be built
+    if asked.monitor.cme is not None:
+        watched_layers(study.new_model(), asked.monitor.cme.layers)  # or cannot be watched
     return RunRequest(operator, run_config_dict(asked), schema_values(schema), now, consortium)
 
 

@@ -41,7 +41,9 @@ BINARY_METRICS = (
     "accuracy",
 )
 MULTICLASS_METRICS = ("auroc", "f1", "accuracy")
-_LOWER = frozenset({"brier", "ece", "loss", "train_loss", "eval_loss"})
+VALIDATION_LOSS = "validation_loss"
+"""On patients that are neither trained on nor tested on: what a run may be steered by."""
+_LOWER = frozenset({"brier", "ece", "loss", "train_loss", "eval_loss", VALIDATION_LOSS})
 _LOWER_OF_MASKS = ("hd95_mm", "hd95_px", "false_lesions", "num_prediction_empty")
 _UNBOUNDED = (*_LOWER_OF_MASKS, "num_truth_empty")
 THRESHOLD = 0.5

@@ -1,5 +1,6 @@
 """Numbers and names as people read them."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ TITLES = {
     "num_prediction_empty": "Rows with nothing found",
     "train_loss": "Training loss",
     "eval_loss": "Loss on test patients",
+    "validation_loss": "Loss on validation patients",
 }
 
 
@@ -81,6 +83,12 @@ def size(num_bytes: float) -> str:
             break
         num_bytes /= 1000
     return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+
+
+def standing_still(saturated: Collection[str], resting: Collection[str]) -> list[str]:
+    """Return how many sites are saturated and how many rest, as '2 saturated'; [] for none."""
+    named = (("saturated", saturated), ("resting", resting))
+    return [f"{len(sites):,} {word}" for word, sites in named if sites]
 
 
 def moment(created: object) -> str:

@@ -9,14 +9,17 @@ from fedward.deploy.commands import (
     audit,
     compare,
     data,
+    export,
     federation,
     keys,
     model,
+    monitor,
     operators,
     pages,
     plan,
     runs,
     site,
+    stopping,
     synth,
 )
 from fedward.simulations.cli import guarded
@@ -26,6 +29,7 @@ examples:
   fedward simulate                    hospitals learn together on this machine, with a report
   fedward simulate heart_disease      four real hospitals
   fedward report runs/latest          rebuild report, plots and model card of a run
+  fedward monitor runs/latest         the live page of a run, in a browser
   fedward enroll --site site.yaml     at a hospital: make its key
   fedward provision consortium.yaml --out kits      at the coordinator: kits for everybody
   fedward check site.yaml             can this hospital join?
@@ -41,6 +45,8 @@ exit codes: 0 ok, 2 configuration, 3 site data, 4 network, 5 quorum lost, 6 priv
 _ABOUT = "Federated, privacy-preserving learning across hospitals."
 _GROUPS = (
     runs,
+    monitor,
+    export,
     keys,
     federation,
     operators,
@@ -49,6 +55,7 @@ _GROUPS = (
     audit,
     model,
     compare,
+    stopping,
     plan,
     pages,
     data,

@@ -12,7 +12,7 @@ import os
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ from safetensors.numpy import load_file
 
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.flower import view
-from fedward.common.records import array_record
+from fedward.common.records import PARAMETERS, array_record
 from fedward.common.tensor_file import tensor_parts
+from fedward.common.vectors import Vector
 
 Arrays = dict[str, npt.NDArray[Any]]
 log = logging.getLogger("fedward")
 KEPT = 2
+_IN_FILES = frozenset({"vectors", "previous"})
+"""Of `Progress`: in the file's tensors, and in the checkpoint of the round before."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Progress:
     num_aggregated: int = 0
     best_value: float | None = None
     evaluations_without_gain: int = 0
+    previous: Vector | None = None
+    """The model before the last round; None where that was skipped, or nobody asks for it."""
 
 
 @dataclass
@@ -69,14 +74,14 @@ class CheckpointFolder:
         arrays |= {f"strategy/{key}": value for key, value in strategy_arrays.items()}
         random_arrays, random_values = _random_state()
         arrays |= {f"random/{key}": value for key, value in random_arrays.items()}
-        counters = {name: value for name, value in vars(progress).items() if name != "vectors"}
+        counters = {name: value for name, value in vars(progress).items() if name not in _IN_FILES}
         meta = {
             "config_hash": self.config_hash,
             "progress": counters,
             "strategy": strategy_values,
             "random": random_values,
         }
-        target = self.path / f"round-{progress.round_number:05d}.safetensors"
+        target = self._file(progress.round_number)
         parts = tensor_parts(
             {key: np.ascontiguousarray(value) for key, value in arrays.items()},
             {"fedward": json.dumps(meta)},
@@ -93,8 +98,12 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
         return target
 
-    def load_newest(self, strategy: Strategy) -> Progress | None:
+    def load_newest(self, strategy: Strategy, initial: Vector | None = None) -> Progress | None:
         """Restore `strategy` and the random generators, and return the progress, or None.
+
+        Args:
+            strategy: as it was built for the run.
+            initial: the model before round 1, of which there is no checkpoint.
 
         Raises:
             ConfigError: the checkpoint belongs to another configuration.
@@ -103,12 +112,27 @@ class CheckpointFolder:
         files = self._files()
         for file in reversed(files):
             try:
-                return self._load(file, strategy)
+                progress = self._load(file, strategy)
+                return replace(progress, previous=self._before(progress.round_number, initial))
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 log.warning("%s cannot be read (%s); the one before is taken", file, error)
         if files:
             raise StorageError(f"no readable checkpoint in {self.path}")
         return None
+
+    def _before(self, round_number: int, initial: Vector | None) -> Vector | None:
+        """Return the model that a round began with, where it is known."""
+        if round_number == 1:
+            return initial
+        try:
+            with safe_open(self._file(round_number - 1), framework="numpy") as opened:
+                vector: Vector = opened.get_tensor(f"progress/{PARAMETERS}")
+        except (SafetensorError, OSError):
+            return None
+        return vector
+
+    def _file(self, round_number: int) -> Path:
+        return self.path / f"round-{round_number:05d}.safetensors"
 
     def _files(self) -> list[Path]:
         return sorted(p for p in self.path.glob("*.safetensors") if re.match(r"round-\d+", p.name))

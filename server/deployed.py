@@ -28,7 +28,7 @@ from fedward.common.release import Release, release_parts, sign_release
 from fedward.common.request import RunRequest
 from fedward.common.study import Study
 from fedward.common.weights import save_weights
-from fedward.common.wording import duration, number
+from fedward.common.wording import duration, number, standing_still
 from fedward.server.anchors import Anchors
 from fedward.server.audit import AuditLog
 from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomically
@@ -164,7 +164,7 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         checkpoints=checkpoints,
         on_round=lambda report: here.on_line(describe(report)),
     )
-    found = checkpoints.load_newest(strategy) if checkpoints is not None else None
+    found = checkpoints.load_newest(strategy, vector) if checkpoints is not None else None
     wait_s = study.config.sampling.wait_for_sites_s
     if found is not None:
         here.on_line(f"going on after round {found.round_number}")
@@ -224,6 +224,7 @@ def describe(report: RoundReport) -> str:
     else:
         parts.append(f"training loss {number(report.train_loss)}")
     parts += [f"{name} {number(value)}" for name, value in sorted(report.metrics.items())[:3]]
+    parts += standing_still(report.saturated, report.resting)
     parts.append(duration(report.seconds))
     lines = [", ".join(parts)]
     lines += [f"  {one.site} {one.status}: {one.reason}" for one in report.refused]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedward.common.metrics import VALIDATION_LOSS
 from fedward.server.history import Entry, Phase
 from fedward.server.instructions import Round, bind
 from fedward.server.plan import Plan
@@ -36,10 +37,11 @@ class Exchange:
                 self.phase,
                 site=reply.site,
                 num_examples=reply.num_examples,
-                metrics={loss_name(self.phase): reply.loss, **reply.figures()},
+                metrics=_metrics(self.phase, reply),
                 seconds=reply.report.get("seconds"),
                 bytes_sent=self.bytes_sent[reply.site],
                 bytes_received=reply.num_bytes,
+                cme=reply.report.get("cme", {}),
             )
             for reply in self.accepted
         ]
@@ -59,6 +61,12 @@ def exchange(grid: Grid, plan: Plan, messages: Iterable[Message], this: Round) -
         plan.anchors.note(this.number, accepted)
     sizes = {expected.site: expected.num_bytes for expected in sent.values()}
     return Exchange(this.number, this.phase, accepted, refused, sizes)
+
+
+def _metrics(phase: Phase, reply: Accepted) -> dict[str, float]:
+    metrics = {loss_name(phase): reply.loss, **reply.figures()}
+    validation = reply.validation
+    return metrics if validation is None else {**metrics, VALIDATION_LOSS: validation.loss}
 
 
 def loss_name(phase: Phase) -> str:

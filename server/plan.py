@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fedward.common.config.monitor import StopConfig
-from fedward.common.config.run import SamplingConfig
+from fedward.common.config.monitor import MonitorConfig, StopConfig
+from fedward.common.config.run import RunConfig, SamplingConfig
+from fedward.common.errors import ConfigError
+from fedward.common.metrics import VALIDATION_LOSS
+from fedward.common.monitoring.thresholds import optimizer_key
 from fedward.common.parameters import ParameterSet
 from fedward.common.study import Study
 from fedward.server.anchors import Anchors
@@ -30,7 +33,11 @@ class Plan:
     """Who may be asked to train; None: every site."""
     evaluation_sites: Sequence[str] | None = None
     """Who evaluates and sends statistics; None: every site."""
-    stop: StopConfig | None = None
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    optimizer: str = "sgd"
+    """Of the sites; `sgd+momentum` is one of its own, as its steps are."""
+    is_masked: bool = False
+    """Whether replies are masked: then nothing may be computed from one of them."""
     statistics_size: int | None = None
     """Length of the preprocessing sums to collect before round 1; None: sites use their own."""
     anchors: Anchors | None = None
@@ -40,6 +47,16 @@ class Plan:
     def sites(self) -> dict[int, str]:
         """Site of each node id."""
         return {node: site for site, node in self.nodes.items()}
+
+    @property
+    def stop(self) -> StopConfig | None:
+        """What may end the run before its last round, or let a site rest."""
+        return self.monitor.stop
+
+    @property
+    def form(self) -> str | None:
+        """How the sites take the elements of CME; None: they do not."""
+        return None if self.monitor.cme is None else self.monitor.cme.form
 
     @property
     def trainers(self) -> list[str]:
@@ -61,7 +78,11 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
     num_rounds: int,
     anchors: Anchors | None = None,
 ) -> Plan:
-    """Return the plan of a study in which every site of `nodes` takes part."""
+    """Return the plan of a study in which every site of `nodes` takes part.
+
+    Raises:
+        ConfigError: the run stops by a figure that no site will have.
+    """
     config, baseline = study.config, study.kind != "federated"
     sampling = config.sampling
     if baseline:  # nothing is averaged, so there is no quorum to keep
@@ -75,7 +96,20 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
         manifest_hash=shared.manifest_hash,
         sampling=sampling,
         evaluate_every=0 if baseline else config.evaluate_every,
-        stop=None if baseline else config.monitor.stop,
+        # A baseline has the budget of the run, whatever its own figures say.
+        monitor=MonitorConfig(influence=False) if baseline else _monitor(config),
+        optimizer=optimizer_key(config.local.optimizer, config.local.momentum),
         statistics_size=study.task.statistics_size if study.statistics_are_shared else None,
         anchors=anchors,
     )
+
+
+def _monitor(config: RunConfig) -> MonitorConfig:
+    stop = config.monitor.stop
+    by_validation = stop is not None and (stop.rule, stop.metric) == ("plateau", VALIDATION_LOSS)
+    if by_validation and config.data.validation_fraction == 0:
+        raise ConfigError(
+            f"monitor.stop.metric: {VALIDATION_LOSS} needs patients that are neither trained on "
+            "nor tested on; set data.validation_fraction, such as 0.2"
+        )
+    return config.monitor

@@ -11,7 +11,7 @@ reply, a quorum of replies, deadlines, per-site figures, checkpoints, resume and
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
@@ -19,18 +19,41 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedward.common.errors import QuorumLostError
-from fedward.common.flower import view
-from fedward.common.records import PARAMETERS, array_record
+from fedward.common.flower import Records, view
+from fedward.common.metrics import VALIDATION_LOSS
+from fedward.common.records import PARAMETERS, array_record, arrays_of
 from fedward.common.vectors import Vector
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.exchange import Exchange, exchange, refused_entry
 from fedward.server.history import Entry, History
 from fedward.server.instructions import Round, SelectedSites
+from fedward.server.monitoring import Monitor
 from fedward.server.plan import Plan
 from fedward.server.sampling import sample_sites
 from fedward.server.statistics import collect_statistics
-from fedward.server.stopping import mean_over_sites, update_patience
-from fedward.server.validation import Rejected
+from fedward.server.stopping import (
+    mean_over_sites,
+    mean_validation_loss,
+    stopped_by,
+    update_patience,
+)
+from fedward.server.validation import Accepted, Rejected
+
+
+class RoundObserver(Protocol):
+    """Looks at what a round did to the model, while the replies still hold their models."""
+
+    def __call__(
+        self, number: int, received: Vector, replies: Sequence[Accepted], vector: Vector
+    ) -> None:
+        """Look; nothing of it may be written to.
+
+        Args:
+            number: of the round; rounds that are skipped are not shown.
+            received: (D,) the model that was sent to the sites.
+            replies: accepted, by site; emptied when this returns, so copy what is to be kept.
+            vector: (D,) the new model.
+        """
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,10 @@ class RoundReport:
     """Mean over the sites of each figure, where the round was evaluated."""
     seconds: float
     num_bytes: int
+    resting: Sequence[str] = ()
+    """Sites of this round that were not asked, as they are saturated."""
+    saturated: Sequence[str] = ()
+    """Sites whose weights have stopped going anywhere, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class Outcome:
 
     progress: Progress
     stopped_by: str
-    """`rounds` or `plateau`."""
+    """`rounds`, `plateau` or `saturation`."""
     evaluations: Mapping[str, Mapping[str, Any]]
     """The last report of each site."""
 
@@ -74,6 +101,7 @@ class RoundLoop:
         history: History | None = None,
         checkpoints: CheckpointFolder | None = None,
         on_round: Callable[[RoundReport], None] = lambda report: None,
+        observers: Sequence[RoundObserver] = (),
     ) -> None:
         self.grid = grid
         self.strategy = strategy
@@ -81,7 +109,10 @@ class RoundLoop:
         self.history = history or History()
         self.checkpoints = checkpoints
         self.on_round = on_round
+        self.observers = observers
+        self._monitor = Monitor(plan)
         self._evaluations: Mapping[str, Mapping[str, Any]] = {}
+        self._evaluated: Vector | None = None
 
     def run(self, start: Progress) -> Outcome:
         """Run from `start` to the last round, or until the run stops earlier.
@@ -91,26 +122,30 @@ class RoundLoop:
             StorageError: a checkpoint or the history cannot be written.
         """
         progress = self._with_statistics(start)
+        self._monitor.learn(self.history.entries)
         # Asked before each round, so that a run that had stopped does not go on when resumed.
-        while progress.round_number < self.plan.num_rounds and not self._on_plateau(progress):
+        while progress.round_number < self.plan.num_rounds and not self._stopped_by(progress):
             progress = self._one_round(progress)
         if not progress.num_aggregated:
             raise QuorumLostError(f"no round had enough replies{self._why()}")
-        if not self._evaluations:  # resumed after its last round, or the last round was skipped
+        if self._evaluated is not progress.vectors[PARAMETERS]:  # resumed at its end, or skipped
             self._evaluate(progress)
-        stopped_by = "plateau" if self._on_plateau(progress) else "rounds"
-        return Outcome(progress, stopped_by, self._evaluations)
+        return Outcome(progress, self._stopped_by(progress) or "rounds", self._evaluations)
 
     def _one_round(self, before: Progress) -> Progress:
         started = time.perf_counter()
         number = before.round_number + 1
-        answers = self._train(number, before)
-        vector, train_loss = self._aggregate(number, answers)
+        asked, resting = self._who(number, before)
+        answers = self._train(number, before, asked)
+        vector, train_loss = self._aggregate(number, answers, before)
+        self.history.add(self._monitor.lines(number, answers.entries(), resting))
+        for reply in answers.accepted:
+            reply.message.content = RecordDict()  # a model each, and the evaluation needs room
         eval_loss: float | None = None
         metrics: dict[str, float] = {}
         if vector is None:
             skipped = before.skipped_in_a_row + 1
-            after = replace(before, round_number=number, skipped_in_a_row=skipped)
+            after = replace(before, round_number=number, skipped_in_a_row=skipped, previous=None)
         else:
             after = replace(
                 before,
@@ -118,8 +153,9 @@ class RoundLoop:
                 vectors={**before.vectors, PARAMETERS: vector},
                 skipped_in_a_row=0,
                 num_aggregated=before.num_aggregated + 1,
+                previous=before.vectors[PARAMETERS] if self.plan.monitor.influence else None,
             )
-            if self._evaluation_is_due(number):
+            if self._evaluation_is_due(after):
                 eval_loss, metrics = self._evaluate(after)
                 after = update_patience(after, self.plan.stop, {"eval_loss": eval_loss, **metrics})
         seconds = time.perf_counter() - started
@@ -136,6 +172,8 @@ class RoundLoop:
                 metrics=metrics,
                 seconds=seconds,
                 num_bytes=answers.num_bytes,
+                resting=resting,
+                saturated=self._monitor.saturated_sites,
             )
         )
         if after.skipped_in_a_row > self.plan.sampling.max_skipped_rounds:
@@ -144,39 +182,67 @@ class RoundLoop:
             )
         return after
 
-    def _train(self, number: int, progress: Progress) -> Exchange:
-        """Let the sampled sites train, and write down what came back."""
+    def _who(self, number: int, progress: Progress) -> tuple[list[str], list[str]]:
+        """Return who is asked to train in a round, and who rests instead."""
         sites = sample_sites(
             self.plan.trainers, self.plan.sampling, seed=self.plan.seed, round_number=number
         )
+        # After a round without enough replies, nobody that could help stays away.
+        resting = [] if progress.skipped_in_a_row else self._monitor.resting(number, sites)
+        return [site for site in sites if site not in resting], resting
+
+    def _train(self, number: int, progress: Progress, sites: Sequence[str]) -> Exchange:
+        """Let the sites train, and check what comes back."""
         view = SelectedSites(self.grid, [self.plan.nodes[site] for site in sites])
         arrays = array_record({PARAMETERS: progress.vectors[PARAMETERS]})
         messages = self.strategy.configure_train(number, arrays, ConfigRecord({}), view)
         this = Round(number, "train", progress.vectors.get("statistics"))
-        answers = exchange(self.grid, self.plan, messages, this)
-        self.history.add(answers.entries())
-        return answers
+        return exchange(self.grid, self.plan, messages, this)
 
-    def _aggregate(self, number: int, answers: Exchange) -> tuple[Vector | None, float | None]:
+    def _aggregate(
+        self, number: int, answers: Exchange, before: Progress
+    ) -> tuple[Vector | None, float | None]:
         """Return the new model and the mean training loss; None and None skip the round."""
         if len(answers.accepted) < self.plan.sampling.min_replies:
             return None, None
+        models = self._models(answers.accepted)
         arrays, metrics = self.strategy.aggregate_train(
             number, [reply.message for reply in answers.accepted]
         )
-        for reply in answers.accepted:
-            reply.message.content = RecordDict()  # a model each, and the evaluation needs room
         if arrays is None or metrics is None:
             return None, None
         # FedAdam and its kin compute in float64; the wire and the sites hold float32.
         vector: Vector = view(arrays[PARAMETERS]).astype(np.float32, copy=False)
         if not np.isfinite(vector).all():
             why = Rejected("aggregate", "rejected", "the strategy gave NaN or infinite values")
-            self.history.add([refused_entry(number, "train", why)])
+            answers.refused.append(why)
             return None, None
+        if models:
+            self._show(before, answers.accepted, models, vector)
         loss = metrics["train_loss"]
         assert isinstance(loss, float)
         return vector, loss
+
+    def _models(self, replies: Sequence[Accepted]) -> list[Vector]:
+        """Return what is looked at after the strategy, as some take the models out of replies."""
+        if not self.plan.monitor.influence and not self.observers:
+            return []
+        return [view(arrays_of(reply.message.content)[PARAMETERS]) for reply in replies]
+
+    def _show(
+        self,
+        before: Progress,
+        replies: Sequence[Accepted],
+        models: Sequence[Vector],
+        vector: Vector,
+    ) -> None:
+        """Let the monitor and the observers look at what a round did to the model."""
+        received: Vector = before.vectors[PARAMETERS]
+        for reply, model in zip(replies, models, strict=True):
+            reply.message.content = Records({"arrays": array_record({PARAMETERS: model})})
+        self._monitor.look(received, replies, vector, previous=before.previous)
+        for observer in self.observers:
+            observer(before.round_number + 1, received, replies, vector)
 
     def _evaluate(self, progress: Progress) -> tuple[float | None, dict[str, float]]:
         """Let the sites evaluate the model; return the mean loss and the mean of each figure."""
@@ -191,12 +257,16 @@ class RoundLoop:
         if is_new:
             self.history.add(answers.entries())
         self._evaluations = {reply.site: reply.report for reply in answers.accepted}
+        self._evaluated = progress.vectors[PARAMETERS]
         total = self.strategy.aggregate_evaluate(number, [r.message for r in answers.accepted])
         if total is None:
             return None, {}
         loss = total["eval_loss"]
         assert isinstance(loss, float)
         metrics = mean_over_sites([reply.figures() for reply in answers.accepted])
+        validation_loss = mean_validation_loss(answers.accepted)
+        if validation_loss is not None:
+            metrics[VALIDATION_LOSS] = validation_loss
         if is_new:
             figures = {"eval_loss": loss, **metrics}
             self.history.add([Entry(number, "evaluate", metrics=figures)])
@@ -209,13 +279,13 @@ class RoundLoop:
         self.history.add([refused_entry(0, "train", r) for r in refused])
         return replace(start, vectors={**start.vectors, "statistics": total})
 
-    def _evaluation_is_due(self, number: int) -> bool:
-        every = self.plan.evaluate_every
-        return number == self.plan.num_rounds or (every > 0 and number % every == 0)
+    def _evaluation_is_due(self, after: Progress) -> bool:
+        number, every = after.round_number, self.plan.evaluate_every
+        is_last = number == self.plan.num_rounds or self._stopped_by(after) == "saturation"
+        return is_last or (every > 0 and number % every == 0)
 
-    def _on_plateau(self, progress: Progress) -> bool:
-        stop = self.plan.stop
-        return stop is not None and progress.evaluations_without_gain >= stop.patience
+    def _stopped_by(self, progress: Progress) -> str | None:
+        return stopped_by(self.plan.stop, progress, is_saturated=self._monitor.is_saturated)
 
     def _close_round(self, after: Progress, loss: float | None, seconds: float) -> None:
         """Write the round's own line and the checkpoint."""
@@ -225,8 +295,11 @@ class RoundLoop:
             status="skipped" if loss is None else "ok",
             metrics={} if loss is None else {"train_loss": loss},
             seconds=seconds,
+            update=self._monitor.step,
+            saturated=self._monitor.is_saturated,
         )
         self.history.add([line])
+        self._monitor.close()
         if self.checkpoints is not None:
             self.checkpoints.save(after, self.strategy)
 

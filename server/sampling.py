@@ -14,14 +14,19 @@ def sample_sites(
     Depends on the names of the sites, the seed and the round alone.
     """
     known = sorted(site_ids)
-    wanted = len(known)
-    if sampling.num_sites is not None:
-        wanted = sampling.num_sites
-    elif sampling.fraction is not None:
-        wanted = round(sampling.fraction * len(known))
-    wanted = min(max(wanted, sampling.min_replies), len(known))
+    wanted = num_sampled(len(known), sampling)
     if wanted == len(known):
         return known
     generator = numpy_generator(seed, purpose="sampling", round_number=round_number)
     picked = generator.choice(len(known), size=wanted, replace=False)
     return [known[index] for index in sorted(picked)]
+
+
+def num_sampled(num_sites: int, sampling: SamplingConfig) -> int:
+    """Return how many of a federation's sites take part in a round."""
+    wanted = num_sites
+    if sampling.num_sites is not None:
+        wanted = sampling.num_sites
+    elif sampling.fraction is not None:
+        wanted = round(sampling.fraction * num_sites)
+    return min(max(wanted, sampling.min_replies), num_sites)

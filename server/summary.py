@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fedward.common.config.run import LocalConfig, RunConfig
 from fedward.common.intervals import mean_interval, site_mean
 from fedward.common.metrics import highest_of
 from fedward.common.study import Study
 from fedward.common.task import Metric
 from fedward.server.history import Entry
 from fedward.server.rounds import Outcome
+from fedward.server.sampling import num_sampled
 
 Figures = dict[str, dict[str, Any]]
 
@@ -30,6 +32,9 @@ def summarise(
     rounds = [e for e in history if e.site is None and e.phase == "train"]
     refused = [e for e in history if e.status in {"rejected", "failed"}]
     sites = {site: _site_summary(outcome.evaluations.get(site, {})) for site in sorted(site_ids)}
+    watched = (
+        {"monitor": monitor_summary(config, len(sites), history)} if _is_watched(config) else {}
+    )
     return {
         "name": config.name,
         "task": config.task,
@@ -56,7 +61,61 @@ def summarise(
             "received": sum(e.bytes_received or 0 for e in history),
         },
         "peak_memory_bytes": None,
+        **watched,
     }
+
+
+def monitor_summary(config: RunConfig, num_sites: int, history: Sequence[Entry]) -> dict[str, Any]:
+    """Return what the monitor saw and saved over a run.
+
+    An epoch is a pass over a site's training patients; in `client_epochs` they are counted of
+    the replies that were accepted. Saved are those of the sites that rested and of the rounds
+    that were not run, against `config.rounds` with as many sites as a round has.
+    `saturated_from` is the first round of the stretch that lasts to the end, or None.
+    """
+    trained = [e for e in history if e.phase == "train" and e.site and e.status == "ok"]
+    resting = [e for e in history if e.site and e.status == "skipped"]
+    own_rounds = [e for e in history if e.phase == "train" and e.site is None]
+    epochs = {e.site: _epochs(config.local, e.num_examples) for e in trained}
+    mean = sum(epochs.values()) / len(epochs) if epochs else 0.0
+    left = (config.rounds - len(own_rounds)) * num_sampled(num_sites, config.sampling)
+    saved = left * mean + sum(epochs.get(e.site, mean) for e in resting)
+    return {
+        "client_epochs": _count(sum(epochs[e.site] for e in trained)),
+        "client_epochs_saved": _count(saved),
+        "telemetry": "quantised" if any(e.cme for e in trained) else "none",
+        "saturated_from": {
+            site: _saturated_from([e for e in trained if e.site == site])
+            for site in sorted({e.site for e in trained if e.site})
+        },
+        "federation_saturated_from": _saturated_from(own_rounds),
+    }
+
+
+def _is_watched(config: RunConfig) -> bool:
+    return config.monitor.cme is not None or config.monitor.stop is not None
+
+
+def _epochs(local: LocalConfig, num_examples: int | None) -> float:
+    """Return the passes over a site's patients in one round."""
+    if local.epochs is not None:
+        return local.epochs
+    return (local.steps or 0) * local.batch_size / (num_examples or 1)
+
+
+def _count(epochs: float) -> float:
+    return int(epochs) if float(epochs).is_integer() else round(epochs, 2)
+
+
+def _saturated_from(lines: Iterable[Entry]) -> int | None:
+    """Return where the stretch of saturated rounds begins that lasts to the last line."""
+    begin: int | None = None
+    for entry in lines:
+        if not entry.saturated:
+            begin = None
+        elif begin is None:
+            begin = entry.round_number
+    return begin
 
 
 def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -86,9 +145,21 @@ def combine(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
         for kind, baseline in first["baselines"].items()
     }
+    if "monitor" in first:
+        first["monitor"] = _monitors([s["monitor"] for s in summaries])
     first["rejected"] = [entry for s in summaries for entry in s["rejected"]]
     first["bytes"] = {way: sum(s["bytes"][way] for s in summaries) for way in ("sent", "received")}
     return first
+
+
+def _monitors(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sums over repetitions; who was saturated when is told by each one alone."""
+    sums = {
+        name: _count(sum(one[name] for one in found))
+        for name in ("client_epochs", "client_epochs_saved")
+    }
+    told = {one["telemetry"] for one in found}
+    return {**sums, "telemetry": "none" if told == {"none"} else "quantised"}
 
 
 def _site_summary(report: Mapping[str, Any]) -> dict[str, Any]:

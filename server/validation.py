@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedward.common.flower import Records, num_bytes, view
+from fedward.common.monitoring.telemetry import is_telemetry
 from fedward.common.records import Binding, same_form
 
 MAX_REPORT_BYTES = 1_000_000
@@ -33,6 +34,14 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class ValidationLoss:
+    """Mean over patients that are neither trained on nor tested on."""
+
+    loss: float
+    num_examples: int
+
+
+@dataclass(frozen=True)
 class Accepted:
     """A reply that passed. `message` holds only what a Flower strategy expects."""
 
@@ -47,6 +56,12 @@ class Accepted:
         """Return the figures of the report that are defined."""
         metrics = self.report.get("metrics", {})
         return {k: float(m["value"]) for k, m in metrics.items() if m["value"] is not None}
+
+    @property
+    def validation(self) -> ValidationLoss | None:
+        """The loss on the site's validation patients, where it has any."""
+        found = self.report.get("validation")
+        return None if found is None else ValidationLoss(found["loss"], found["num_examples"])
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ def _checked(sent: Sent, reply: Message, loss_name: str) -> Accepted:
         raise _BadReplyError(f"{loss_name} is not a finite number")
     size = _check_arrays(sent.arrays, content["arrays"]) if sent.answers_with_arrays else 0
     report = _report(content["report"])
+    _check_validation(report, sent.cohort_bound)
     kept = wanted & {"arrays", "metrics"}
     reply.content = Records({key: content[key] for key in kept})
     return Accepted(sent.site, reply, num_examples, loss, size, report)
@@ -188,7 +204,20 @@ def _report(record: object) -> Mapping[str, Any]:
         raise _BadReplyError("report.metrics does not hold figures")
     if not isinstance(report.get("seconds", 0.0), int | float):
         raise _BadReplyError("report.seconds is not a number")
+    if not is_telemetry(report.get("cme", {})):
+        raise _BadReplyError("report.cme does not hold figures of layers")
     return report
+
+
+def _check_validation(report: Mapping[str, Any], cohort_bound: int) -> None:
+    found = report.get("validation")
+    if found is None:
+        return
+    if not isinstance(found, dict) or set(found) != {"loss", "num_examples"}:
+        raise _BadReplyError("report.validation is not a loss and its num_examples")
+    if not isinstance(found["loss"], float) or not math.isfinite(found["loss"]):
+        raise _BadReplyError("report.validation.loss is not a finite number")
+    _num_examples(found["num_examples"], cohort_bound)
 
 
 def _is_figure(metric: object) -> bool:

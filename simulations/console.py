@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from fedward.common.wording import duration, number, size, title
+from fedward.common.wording import duration, number, size, standing_still, title
 from fedward.simulations.console_results import printable, results
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def _round_line(report: RoundReport) -> str:
         f"train loss {number(report.train_loss)}" if report.train_loss is not None else "skipped",
         f"test loss {number(report.eval_loss)}" if report.eval_loss is not None else "",
         f"{title(metric)} {number(report.metrics[metric])}" if metric else "",
+        *standing_still(report.saturated, report.resting),
         duration(report.seconds),
         size(report.num_bytes),
     ]
@@ -223,6 +224,9 @@ def _round_table(reports: list[RoundReport]) -> Table:
         table.add_column(title(metric), justify="right", no_wrap=True)
     for name in ("time", "traffic"):
         table.add_column(name, justify="right", no_wrap=True)
+    is_still = any(report.saturated or report.resting for report in reports)
+    if is_still:
+        table.add_column("saturated", no_wrap=True)
     for report in reports:
         few = report.num_accepted < report.num_sampled
         table.add_row(
@@ -233,8 +237,14 @@ def _round_table(reports: list[RoundReport]) -> Table:
             *([number(report.metrics.get(metric))] if metric else []),
             duration(report.seconds),
             size(report.num_bytes),
+            *([_saturated_cell(report)] if is_still else []),
         )
     return table
+
+
+def _saturated_cell(report: RoundReport) -> str:
+    rests = f" ({len(report.resting):,} rest)" if report.resting else ""
+    return f"{len(report.saturated):,}{rests}"
 
 
 def _shown_metric(report: RoundReport) -> str | None:

@@ -133,6 +133,11 @@ def _cost(run: RunRecord) -> Iterator[Text]:
         )
     if run.ended_early:
         parts.append(f"ended early: {printable(str(run.facts.get('stopped_by')))}")
+    elif run.facts.get("stopped_by") in {"plateau", "saturation"}:
+        parts.append(f"early stop ({run.facts['stopped_by']})")
+    saved = run.facts.get("monitor", {}).get("client_epochs_saved")
+    if saved:
+        parts.append(f"{saved:,} client epochs saved")
     yield Text(", ".join(parts), style="dim")
 
 

@@ -1,6 +1,6 @@
 """Runs one study on a simulation grid: the real server loop against the real client app."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from fedward.client.store import SiteStore
 from fedward.client.trainer import LocalTrainer, TrainerSettings
 from fedward.common.config.run import SamplingConfig
 from fedward.common.errors import ConfigError, SiteDataError
+from fedward.common.monitoring.layers import watched_layers
 from fedward.common.parameters import ParameterSet
 from fedward.common.records import PARAMETERS
 from fedward.common.study import Study
@@ -19,7 +20,7 @@ from fedward.common.task import SiteData, Statistics
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
 from fedward.server.plan import Plan, make_plan
-from fedward.server.rounds import Outcome, RoundLoop, RoundReport
+from fedward.server.rounds import Outcome, RoundLoop, RoundObserver, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
@@ -34,9 +35,11 @@ class Federation(Study):
 
     Args:
         store: the sites' database, or None to keep their state in memory.
+        maps: a folder for the covariance maps of watched layers; None: they are not kept.
     """
 
     store: Path | None = None
+    maps: Path | None = None
 
     @cached_property
     def sites(self) -> SimulatedSites:
@@ -56,14 +59,14 @@ def build_worker(federation: Federation) -> SiteWorker:
     """Return a worker that can stand for any site of the federation."""
     store = SiteStore(federation.store)
     model = federation.new_model()
-    settings = TrainerSettings(federation.config.local, federation.seed, federation.run_key)
+    settings = TrainerSettings.of(federation, maps=federation.maps)
     make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
     trainer = make(federation.task, model, federation.shared_of(model), settings)
     sites = {node: _site(federation, name, store) for name, node in federation.nodes.items()}
     return app_worker(trainer, sites)
 
 
-def run_federation(  # noqa: PLR0913 - what, on which engine, and four things around it
+def run_federation(  # noqa: PLR0913 - what, on which engine, and five things around it
     federation: Federation,
     grid: SimulationGrid,
     *,
@@ -71,6 +74,7 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and four things ar
     checkpoints: CheckpointFolder | None = None,
     on_round: Callable[[RoundReport], None] = lambda report: None,
     num_rounds: int | None = None,
+    observers: Sequence[RoundObserver] = (),
 ) -> Outcome:
     """Run all rounds of a federation on `grid`, resuming from its newest checkpoint if any."""
     config = federation.config
@@ -79,10 +83,13 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and four things ar
     own = federation.strategy
     strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
     shared, vector = federation.initial
+    model = federation.new_model()
+    if config.monitor.cme is not None:
+        watched_layers(model, config.monitor.cme.layers)  # a wrong name is told before all work
     grid.prepare(
         partial(build_worker, federation),
         list(federation.nodes.values()),
-        stacked=config.engine.vectorised == "auto" and can_stack(federation.new_model()),
+        stacked=config.engine.vectorised == "auto" and can_stack(model),
     )
     loop = RoundLoop(
         grid,
@@ -91,8 +98,9 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and four things ar
         history=history,
         checkpoints=checkpoints,
         on_round=on_round,
+        observers=observers,
     )
-    found = checkpoints.load_newest(strategy) if checkpoints is not None else None
+    found = checkpoints.load_newest(strategy, vector) if checkpoints is not None else None
     start = found or Progress(0, {PARAMETERS: vector})
     history.forget_after(start.round_number)
     return loop.run(start)

@@ -44,7 +44,9 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
     )
     config = repetition.configure(config)
     store = folder / "site-store.sqlite"
-    federation = Federation(config, "federated", split, base_dir, store=store)
+    cme = config.monitor.cme
+    maps = folder / "cme" if cme is not None and cme.maps else None
+    federation = Federation(config, "federated", split, base_dir, store=store, maps=maps)
     display.start(_described(federation, repetition.label))
     audit = AuditLog(folder / "audit.jsonl")
     audit.write("start", config_hash=config_hash(config), seed=split.seed, versions=versions())
@@ -79,7 +81,7 @@ def _run_baseline(
     """Train with the same number of rounds and epochs as the run had."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{kind}-") as scratch:
         baseline = dataclasses.replace(
-            federation, kind=kind, store=Path(scratch) / "site-store.sqlite"
+            federation, kind=kind, store=Path(scratch) / "site-store.sqlite", maps=None
         )
         return run_federation(
             baseline, grid, history=History(), num_rounds=main.progress.round_number

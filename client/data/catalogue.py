@@ -132,7 +132,26 @@ NODULES_3D = DataSet(
     by_hand="it has no licence, so fedward does not download it; write `images` (uint8), `masks` "
     "(packed bits), `mask_shape`, `patient`, `ids` and the ratings with numpy.savez_compressed",
 )
-DATA_SETS = {entry.name: entry for entry in (HEART, SEPSIS, KIDNEY_STONES, NODULES, NODULES_3D)}
+BRAIN_TUMOURS = DataSet(
+    name="brain-tumor-mri",
+    folder="brain_tumor_mri",
+    title="3,264 MR slices of brains with glioma, meningioma, pituitary tumour or none, 8 bits",
+    licence="none in the repository: for experiments of your own, and publish no picture of it",
+    citation="Bhuvaji, Kadam, Bhumkar, Dedge, Kanchan 2020, Brain Tumor Classification (MRI), "
+    "Kaggle, doi:10.34740/KAGGLE/DSV/1183165",
+    home="https://github.com/SartajBhuvaji/Brain-Tumor-Classification-DataSet",
+    files={"brain_tumor_mri_128.npz": (3264, 2338)},
+    label="labels",
+    sha256="9add1b4c2b92dec00ca62d726f326e9a952b7df219ef6a5ccdf36cde0b67812c",
+    by_hand="it has no licence, so fedward does not download it; make the pictures grey and 128 x "
+    "128 (Lanczos), and write `images` (uint8), `labels` (0 glioma, 1 meningioma, 2 none, 3 "
+    "pituitary), `split`, `dup_group` (the first image with the same pixels), `files`, `sha256` "
+    "and `classes` with numpy.savez_compressed",
+)
+DATA_SETS = {
+    entry.name: entry
+    for entry in (HEART, SEPSIS, KIDNEY_STONES, NODULES, NODULES_3D, BRAIN_TUMOURS)
+}
 
 
 def data_dir() -> Path:

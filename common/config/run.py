@@ -88,7 +88,7 @@ class DataConfig(Section):
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Share of each site's patients that are held out."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each site's training patients that steer training instead: dynamic loss weights."""
+    """Share of training patients kept apart to steer: validation loss, dynamic loss weights."""
     image: ImageConfig | None = None
     """How images are prepared; absent: there are none."""
     modalities: tuple[Literal["image", "table"], ...] = Field(

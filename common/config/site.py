@@ -16,6 +16,7 @@ from fedward.common.config.section import Section, SiteName, Text
 Sha256 = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", examples=["64 hexadecimal digits, a SHA-256"])
 ]
+Telemetry = Literal["cme", "cme.log_mag", "cme.rho", "cme.map_cos", "cme.top1"]
 _PROXY = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})/?")
 
 
@@ -85,8 +86,8 @@ class SiteConfig(Section):
     """The most that a run may ask."""
     min_cohort: int = Field(ge=1)
     """Figures about fewer patients than this never leave. There is no default."""
-    telemetry: tuple[Text, ...] = Field(default=(), strict=False)
-    """Which monitor values may leave; empty: none."""
+    telemetry: tuple[Telemetry, ...] = Field(default=(), strict=False)
+    """Which figures of how weights move may leave, rounded (`cme`: all); empty: none."""
     show_metrics: bool = True
     """Whether figures such as AUROC leave; otherwise only the loss and the count do."""
     plugins: tuple[PluginConfig, ...] = Field(default=(), strict=False)

@@ -27,6 +27,7 @@ image_models.register("basic-unet")(f"{_HERE}.segmentation_nets:BasicUNet")
 image_models.register("seg-resnet")(f"{_HERE}.segmentation_nets:SegResNet")
 image_models.register("nnunet")(f"{_HERE}.segmentation_nets:NNUNet")
 image_models.register("resnet3d")(f"{_HERE}.classification_nets:ResNet")
+image_models.register("small-cnn")(f"{_HERE}.small_cnn:SmallCNN")
 image_models.register("concat-fusion")(f"{_HERE}.fusion_nets:ConcatFusion")
 image_models.register("tmss")(f"{_HERE}.fusion_nets:TMSS")
 

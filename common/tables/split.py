@@ -8,6 +8,22 @@ from fedward.common.tables.table import Table
 from fedward.common.task import Split
 
 
+def steering_rows(
+    training: Table, fraction: float, split: Split, *, site: str
+) -> npt.NDArray[np.bool_] | None:
+    """Return (N,) whether each training row steers training instead; None if none should.
+
+    Args:
+        training: rows that are not held out: test patients never steer.
+        fraction: of the training patients, `data.validation_fraction`.
+        split: whose seed it derives from.
+        site: whose rows they are.
+    """
+    if not fraction:
+        return None
+    return held_out_rows(training, Split(split.seed + 1, fraction), site=site)
+
+
 def held_out_rows(table: Table, split: Split, *, site: str) -> npt.NDArray[np.bool_]:
     """Return (N,) whether each row is a test row.
 

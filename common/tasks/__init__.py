@@ -30,6 +30,16 @@ def _ct_kidney(config: RunConfig, schema: TableSchema, own_models: bool) -> Task
     return _ct("ct-kidney", config, schema, own_models=own_models)
 
 
+@tasks.register("image-classification")
+def _image_classification(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
+    if schema.label is None:
+        raise ConfigError(
+            f"task: image-classification needs a label, and schema {schema.name} has none; "
+            "to find structures, use ct-lesions"
+        )
+    return _ct("image-classification", config, schema, own_models=own_models)
+
+
 @tasks.register("ct-fingerprint")
 def _ct_fingerprint(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
     del config, schema, own_models

@@ -40,7 +40,7 @@ from fedward.common.private_statistics import PrivateStatistic, Unprotected
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
 from fedward.common.tables.schema import ImageSchema, TableSchema
-from fedward.common.tables.split import held_out_rows
+from fedward.common.tables.split import held_out_rows, steering_rows
 from fedward.common.tables.table import Table, TableSource
 from fedward.common.task import (
     Augment,
@@ -61,7 +61,7 @@ PASS_VOXELS = 64 * 48**3
 
 
 class CtTask:
-    """The tasks `ct-lesions` and `ct-kidney`.
+    """The tasks `ct-lesions`, `ct-kidney` and `image-classification`, which finds no masks.
 
     Args:
         name: of the task.
@@ -171,10 +171,8 @@ class CtTask:
                 "normalisation", local_statistics(training, self.fields)
             )
         validation = None
-        if self._validation_fraction:
-            # Of the training patients alone: test patients never steer.
-            part = Split(split.seed + 1, self._validation_fraction)
-            steers = held_out_rows(training, part, site=source.site_id)
+        steers = steering_rows(training, self._validation_fraction, split, site=source.site_id)
+        if steers is not None:
             validation = self._dataset(training.take(steers), statistics)
             training = training.take(~steers)
         label = training.label if training.train_label is None else training.train_label

@@ -14,7 +14,7 @@ from fedward.common.models import build
 from fedward.common.private_statistics import PrivateStatistic, Unprotected
 from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
 from fedward.common.tables.schema import TableSchema
-from fedward.common.tables.split import held_out_rows
+from fedward.common.tables.split import held_out_rows, steering_rows
 from fedward.common.tables.table import Table, TableSource
 from fedward.common.task import (
     Batch,
@@ -61,6 +61,7 @@ class EhrClassification:
         self.layout = layout_of(self.fields)
         self.statistics_size = statistics_size(self.fields)
         self._complete_cases = data.complete_cases
+        self._validation_fraction = data.validation_fraction
         self._model = model
         self._private = private or Unprotected()
         self._own_models = own_models
@@ -97,10 +98,17 @@ class EhrClassification:
         if statistics is None:
             sums = local_statistics(training, self.fields)
             statistics = self._private.release("normalisation", sums)
+        validation = None
+        steers = steering_rows(training, self._validation_fraction, split, site=source.site_id)
+        if steers is not None:
+            steering = training.take(steers)
+            validation = self._dataset(steering, statistics, steering.label)
+            training = training.take(~steers)
         train_label = training.label if training.train_label is None else training.train_label
         return SiteData(
             self._dataset(training, statistics, train_label),
             self._dataset(testing, statistics, testing.label),
+            validation,
         )
 
     def loss_per_sample(self, outputs: Tensor, batch: Batch) -> Tensor:

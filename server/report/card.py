@@ -11,6 +11,8 @@ from pathlib import Path
 from fedward.common import wording
 from fedward.common.task import Metric
 from fedward.server.report.caveats import caveats, privacy
+from fedward.server.report.monitoring import Monitoring, read_monitoring
+from fedward.server.report.monitoring_section import epochs_words, saturation_words
 from fedward.server.report.record import RunRecord, read_run
 from fedward.server.report.subgroups import Cell, subgroup_table
 from fedward.server.report.verdict import WORDS, compare_mean, compare_sites, headline
@@ -26,6 +28,7 @@ def write_model_card(run_dir: Path) -> Path:
         FedwardError: `summary.json` is missing or is not JSON.
     """
     run = read_run(run_dir)
+    monitoring = read_monitoring(run_dir)
     sections = [
         _head(run),
         _use(),
@@ -34,7 +37,8 @@ def write_model_card(run_dir: Path) -> Path:
         _worth(run),
         _calibration(run),
         _subgroups(run),
-        _limits(run),
+        _monitoring(monitoring),
+        _limits(run, monitoring),
     ]
     path = run_dir / "model_card.md"
     path.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
@@ -199,10 +203,17 @@ def _by_site(run: RunRecord) -> list[str]:
     return [_table(["Site", "Subgroup", text(wording.title(metric))], rows)] if rows else []
 
 
-def _limits(run: RunRecord) -> str:
+def _monitoring(monitoring: Monitoring | None) -> str:
+    """Return what watching the run said at its end."""
+    said = [] if monitoring is None else [saturation_words(monitoring), epochs_words(monitoring)]
+    sentences = " ".join(sentence for sentence in said if sentence)
+    return f"## Monitoring\n\n{sentences}" if sentences else ""
+
+
+def _limits(run: RunRecord, monitoring: Monitoring | None) -> str:
     metric = run.primary_metric
     compared = compare_sites(run, metric) if metric else []
-    known = [said for said in caveats(run, compared) if said != privacy(run)]
+    known = [said for said in caveats(run, compared, monitoring) if said != privacy(run)]
     gaps = [
         f"{text(name)}: {wording.title(which)} is undefined ({text(value.reason or 'no reason')})."
         for name, site in list(run.federated.sites.items())[:MAX_SITES]

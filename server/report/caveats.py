@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from fedward.server.report.monitoring import Monitoring
 from fedward.server.report.record import RunRecord, SiteResult
 from fedward.server.report.verdict import Comparison
 
+UNPROTECTED = (
+    "Unprotected telemetry: the monitor's figures are computed from unprotected weights, rounded."
+)
 CHOSEN_BY_TRUTH = {
     "lesion": (
         "Where there are masks, the images are regions cut round the lesions of the truth, in "
@@ -19,7 +23,9 @@ CHOSEN_BY_TRUTH = {
 """By `data.image.rows`."""
 
 
-def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
+def caveats(
+    run: RunRecord, comparisons: Sequence[Comparison], monitoring: Monitoring | None = None
+) -> list[str]:
     """Return one sentence or two on each thing that a reader could take for granted wrongly."""
     said = [
         "Each hospital's figures are those of the last round's model on its own held-out "
@@ -49,6 +55,7 @@ def caveats(run: RunRecord, comparisons: Sequence[Comparison]) -> list[str]:
             "fewer patients; the lower end of its interval allows for that."
         )
     said += _on_images(run)
+    said += _on_monitoring(monitoring)
     said += [privacy(run), "fedward is research software. The model is not a medical device."]
     return said
 
@@ -99,6 +106,26 @@ def _on_images(run: RunRecord) -> list[str]:
             "of classes count each as independent, so their intervals are somewhat too narrow; "
             "those of masks take a patient as the unit."
         )
+    return said
+
+
+def _on_monitoring(monitoring: Monitoring | None) -> list[str]:
+    if monitoring is None:
+        return []
+    said = []
+    if monitoring.has("influence"):
+        said.append(
+            "Influence says who moved the model, not who made it better: a site with wrong labels "
+            "may have the most, and a site whose patients the model already knows has little."
+        )
+    if monitoring.has("log_mag") or monitoring.has("rho"):
+        said.append(
+            "Saturation is advice: the watched weights hardly moved any more. It says nothing of "
+            "the model's quality, and thresholds were calibrated on small problems with a known "
+            "answer."
+        )
+    if monitoring.is_quantised:
+        said.append(UNPROTECTED)
     return said
 
 

@@ -27,8 +27,14 @@ class Chart:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The parts that plotly.js draws."""
-        return {"data": self.figure["data"], "layout": self.figure["layout"]}
+        """The parts that plotly.js draws; `frames` where the chart has a slider."""
+        parts = self.figure.to_dict()
+        return {key: parts[key] for key in ("data", "layout", "frames") if parts.get(key)}
+
+    @property
+    def stops(self) -> list[str]:
+        """The names of the slider's stops, of which the last is drawn first; mostly none."""
+        return [str(frame.name) for frame in self.figure.frames]
 
 
 def frame(*, x: str, y: str, height_px: int = 340, legend: bool = True) -> go.Figure:
@@ -78,8 +84,12 @@ def plain(text: str, limit: int = 24) -> str:
 
 
 def numbers(values: Iterable[float], digits: int = 5) -> list[float | None]:
-    """Return the values rounded for the page; NaN becomes a gap."""
-    return [round(float(v), digits) if np.isfinite(v) else None for v in values]
+    """Return the values rounded for the page, finer where all are small; NaN becomes a gap."""
+    known = [float(v) for v in values]
+    largest = max((abs(v) for v in known if np.isfinite(v)), default=0.0)
+    if 0 < largest < 0.1:
+        digits += int(-np.log10(largest))
+    return [round(v, digits) if np.isfinite(v) else None for v in known]
 
 
 def whole_rounds(figure: go.Figure, rounds: Sequence[int]) -> None:

@@ -37,7 +37,11 @@ def figure_by_round(rounds: Rounds, name: str) -> Chart:
     """Return one figure over the rounds, per site and over the federation."""
     figure = frame(x="round", y="")
     values_RS = rounds.per_site.get(name)
-    what = "no site's own figures" if values_RS is None else _sites(figure, rounds, values_RS)
+    what = (
+        "no site's own figures"
+        if values_RS is None
+        else draw_sites(figure, rounds.numbers, rounds.sites, values_RS)
+    )
     curve = rounds.curve(name)
     there = np.flatnonzero(np.isfinite(curve))
     kept = there[thin(len(there))]
@@ -58,25 +62,36 @@ def figure_by_round(rounds: Rounds, name: str) -> Chart:
     )
 
 
-def _sites(figure: go.Figure, rounds: Rounds, values_RS: Floats) -> str:
-    """Draw the sites as lines or bands, and return which."""
-    sites = np.flatnonzero(np.isfinite(values_RS).any(axis=0))
-    if len(sites) <= MAX_LINES:
-        for index in sites:
-            _site_line(figure, rounds, values_RS[:, index], int(index))
-        return f"one line for each of {len(sites)} sites"
-    _bands(figure, rounds, values_RS[:, sites])
-    return f"bands that hold 50 % and 90 % of {len(sites):,} sites"
+def draw_sites(
+    figure: go.Figure, rounds: Sequence[int], sites: Sequence[str], values_RS: Floats
+) -> str:
+    """Draw sites as lines, or as bands where they are many, and return which in words.
+
+    Args:
+        figure: with the rounds on its x axis.
+        rounds: the R rounds.
+        sites: the S names; the place in it decides a site's colour, mark and dash.
+        values_RS: (R, S), NaN where there is no value.
+    """
+    drawn = np.flatnonzero(np.isfinite(values_RS).any(axis=0))
+    if len(drawn) <= MAX_LINES:
+        for index in drawn.tolist():
+            _site_line(figure, rounds, sites[index], index=index, values=values_RS[:, index])
+        return f"one line for each of {len(drawn)} sites"
+    _bands(figure, rounds, values_RS[:, drawn])
+    return f"bands that hold 50 % and 90 % of {len(drawn):,} sites"
 
 
-def _site_line(figure: go.Figure, rounds: Rounds, values: Floats, index: int) -> None:
+def _site_line(
+    figure: go.Figure, rounds: Sequence[int], site: str, *, index: int, values: Floats
+) -> None:
     colour, mark, dash = line_style(index)
     there = np.flatnonzero(np.isfinite(values))
     kept = there[thin(len(there))]
     figure.add_scatter(
-        x=[rounds.numbers[r] for r in kept],
+        x=[rounds[r] for r in kept],
         y=numbers(values[kept]),
-        name=plain(rounds.sites[index]),
+        name=plain(site),
         mode="lines+markers",
         line={"color": colour, "width": 1.5, "dash": dash},
         marker={"symbol": mark, "size": 7, "maxdisplayed": 8},
@@ -84,11 +99,11 @@ def _site_line(figure: go.Figure, rounds: Rounds, values: Floats, index: int) ->
     )
 
 
-def _bands(figure: go.Figure, rounds: Rounds, values_RS: Floats) -> None:
+def _bands(figure: go.Figure, rounds: Sequence[int], values_RS: Floats) -> None:
     there = np.flatnonzero(np.isfinite(values_RS).any(axis=1))
     kept = there[thin(len(there))]
     levels = np.nanquantile(values_RS[kept], [0.05, 0.25, 0.75, 0.95], axis=1)
-    x = [rounds.numbers[r] for r in kept]
+    x = [rounds[r] for r in kept]
     for low, high, name, colour in (
         (levels[0], levels[3], "90 % of sites", "rgba(0,114,178,0.14)"),
         (levels[1], levels[2], "50 % of sites", "rgba(0,114,178,0.30)"),

@@ -31,10 +31,12 @@ from fedward.server.report.charts_rounds import (
     traffic_chart,
 )
 from fedward.server.report.charts_sites import arms_chart, calibration_chart
+from fedward.server.report.monitoring import Monitoring, read_monitoring
+from fedward.server.report.monitoring_section import Section, section
 from fedward.server.report.palette import ARMS
 from fedward.server.report.pictures import Picture, read_pictures
 from fedward.server.report.record import RunRecord, read_run
-from fedward.server.report.series import Rounds, read_rounds
+from fedward.server.report.series import Rounds, read_lines, tabulate
 from fedward.server.report.subgroups import subgroup_table
 from fedward.server.report.verdict import WORDS
 
@@ -63,14 +65,22 @@ def build_report(run_dir: Path) -> Path:
         FedwardError: `summary.json` is missing, or a file is not what it should be.
     """
     run = read_run(run_dir)
-    rounds = read_rounds(run_dir, list(run.federated.sites))
+    lines = read_lines(run_dir)
+    rounds = tabulate(lines, list(run.federated.sites))
     pictures = read_pictures(run_dir, run.federated.sites)
     path = run_dir / "report.html"
-    path.write_text(render(run, rounds, pictures), encoding="utf-8")
+    page = render(run, rounds, pictures, monitoring=read_monitoring(run_dir, lines))
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def render(run: RunRecord, rounds: Rounds, pictures: Sequence[Picture] = ()) -> str:
+def render(
+    run: RunRecord,
+    rounds: Rounds,
+    pictures: Sequence[Picture] = (),
+    *,
+    monitoring: Monitoring | None = None,
+) -> str:
     """Return the whole page."""
     environment = Environment(
         loader=PackageLoader("fedward.server.report", "."),
@@ -82,8 +92,10 @@ def render(run: RunRecord, rounds: Rounds, pictures: Sequence[Picture] = ()) -> 
     environment.globals.update(wording=wording, words=WORDS, arms=ARMS)
     found = answers(run)
     charts = _charts(run, rounds, found)
+    watched = None if monitoring is None else _watched(run, monitoring)
     scripts = [get_plotlyjs(), _asset("report.js")]
-    data = _json({chart.key: chart.spec for chart in chain.from_iterable(charts.values())})
+    drawn = chain(*charts.values(), watched.charts if watched else ())
+    data = _json({chart.key: chart.spec for chart in drawn})
     return environment.get_template(
         "report.jinja"
     ).render(
@@ -96,7 +108,8 @@ def render(run: RunRecord, rounds: Rounds, pictures: Sequence[Picture] = ()) -> 
         data=Markup(data),  # noqa: S704 - JSON without '<'
         answers=found,
         has_local="local" in run.baselines,
-        caveats=caveats(run, [c for one in found for c in one.sites]),
+        watched=watched,
+        caveats=caveats(run, [c for one in found for c in one.sites], monitoring),
         pictures=pictures,
         fold_pictures=len(pictures) > MAX_OPEN_PICTURES,
         subgroups=subgroup_table(run),
@@ -126,6 +139,14 @@ def _charts(run: RunRecord, rounds: Rounds, found: Sequence[Answers]) -> dict[st
     if curves:
         charts["calibration"] = [calibration_chart(curves)]
     return charts
+
+
+def _watched(run: RunRecord, monitoring: Monitoring) -> Section:
+    return section(
+        monitoring,
+        asked_for_cme=run.asked_for_cme,
+        stopped_by=str(run.facts.get("stopped_by", "unknown")),
+    )
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -159,6 +180,7 @@ def _ending(run: RunRecord) -> str:
     known = {
         "rounds": "all rounds done",
         "plateau": "early stop (plateau)",
+        "saturation": "early stop (saturation)",
         "quorum": "quorum lost",
     }
     return known.get(reason, reason)

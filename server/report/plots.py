@@ -1,28 +1,22 @@
 """`plots/*.png` for slides and papers: how the model learned, and each site against baselines."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedward.common.wording import short, title
-from fedward.server.report.charts_rounds import MAX_LINES
+from fedward.common.wording import title
 from fedward.server.report.charts_sites import MAX_ROWS
-from fedward.server.report.palette import ARMS, BLUE, INK, MUTED, RULE, line_style
+from fedward.server.report.monitoring import read_monitoring
+from fedward.server.report.palette import ARMS, INK, MUTED
+from fedward.server.report.plots_cme import write_monitoring_plots
+from fedward.server.report.plots_parts import UNSAFE, literal, panel, save, site_curves
 from fedward.server.report.record import RunRecord, read_run
 from fedward.server.report.series import Rounds, read_rounds
 from fedward.server.report.verdict import Comparison, compare_sites
-
-DPI = 150
-UNSAFE = re.compile(r"[^A-Za-z0-9]+")
-# The marks and dashes of the page in matplotlib's alphabet, in the same order.
-PNG_MARKS = ("o", "s", "D", "^", "P", "X", "*", "p")
-PNG_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 
 def write_plots(run_dir: Path) -> list[Path]:
@@ -39,12 +33,15 @@ def write_plots(run_dir: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     if rounds.numbers:
-        written.append(_save(_convergence(run, rounds), folder / "convergence.png"))
+        written.append(save(_convergence(run, rounds), folder / "convergence.png"))
     for metric in run.headline_metrics:
         sites = [c for c in compare_sites(run, metric) if _drawable(c)]
         suffix = "" if metric == run.primary_metric else f"-{UNSAFE.sub('-', metric)}"
         if sites:
-            written.append(_save(_sites(run, sites, metric), folder / f"sites{suffix}.png"))
+            written.append(save(_sites(run, sites, metric), folder / f"sites{suffix}.png"))
+    monitoring = read_monitoring(run_dir)
+    if monitoring is not None:
+        written += write_monitoring_plots(monitoring, folder, run.name)
     return written
 
 
@@ -53,22 +50,15 @@ def _convergence(run: RunRecord, rounds: Rounds) -> Figure:
     names = [name for name in (*run.headline_metrics, loss) if name in rounds.figures]
     figure = Figure(figsize=(5.2 * max(len(names), 1), 3.8), layout="constrained")
     for place, name in enumerate(names, start=1):
-        _by_round(_axes(figure, 1, len(names), place), rounds, name)
+        _by_round(panel(figure, 1, len(names), place), rounds, name)
     figure.suptitle(run.name, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure
 
 
 def _by_round(axes: Axes, rounds: Rounds, name: str) -> None:
     values_RS = rounds.per_site.get(name, np.zeros((len(rounds.numbers), 0)))
-    sites = np.flatnonzero(np.isfinite(values_RS).any(axis=0))
+    site_curves(axes, rounds.numbers, rounds.sites, values_RS)
     x = np.array(rounds.numbers)
-    if len(sites) <= MAX_LINES:
-        for index in sites:
-            _line(axes, x, values_RS[:, index], int(index), rounds.sites[index])
-    else:
-        there = np.isfinite(values_RS).any(axis=1)
-        low, high = np.nanquantile(values_RS[there], [0.05, 0.95], axis=1)
-        axes.fill_between(x[there], low, high, color=BLUE, alpha=0.2, lw=0, label="90 % of sites")
     curve = rounds.curve(name)
     there = np.isfinite(curve)
     axes.plot(x[there], curve[there], color=INK, lw=2.6, label="all sites")
@@ -78,29 +68,11 @@ def _by_round(axes: Axes, rounds: Rounds, name: str) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _line(
-    axes: Axes, x: np.ndarray[tuple[int], np.dtype[np.int64]], y: np.ndarray, index: int, site: str
-) -> None:
-    colour, _, dash = line_style(index)
-    there = np.isfinite(y)
-    axes.plot(
-        x[there],
-        y[there],
-        color=colour,
-        ls=PNG_DASHES[dash],
-        lw=1.1,
-        marker=PNG_MARKS[index % len(PNG_MARKS)],
-        markersize=4,
-        markevery=max(1, int(there.sum()) // 8),
-        label=_literal(site),
-    )
-
-
 def _sites(run: RunRecord, sites: Sequence[Comparison], metric: str) -> Figure:
     """Return value and interval per site and way of training; the first `MAX_ROWS` sites."""
     shown = sites[:MAX_ROWS]
     figure = Figure(figsize=(7.2, 1.6 + 0.48 * len(shown)), layout="constrained")
-    axes = _axes(figure, 1, 1, 1)
+    axes = panel(figure, 1, 1, 1)
     for position, (name, style) in enumerate(ARMS.items()):
         rows = [(r, m) for r, c in enumerate(shown) if (m := getattr(c, name)).value is not None]
         if not rows:
@@ -118,11 +90,11 @@ def _sites(run: RunRecord, sites: Sequence[Comparison], metric: str) -> Figure:
             lw=1.6,
             label=style.label,
         )
-    axes.set_yticks(range(len(shown)), [_literal(c.site) for c in shown])
+    axes.set_yticks(range(len(shown)), [literal(c.site) for c in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     cut = "" if len(shown) == len(sites) else f", the first {len(shown)} of {len(sites):,} sites"
     axes.set_title(
-        f"{_literal(run.name, 60)}: {title(metric)} with 95 % intervals{cut}",
+        f"{literal(run.name, 60)}: {title(metric)} with 95 % intervals{cut}",
         loc="left",
         fontsize=11,
         color=INK,
@@ -131,26 +103,5 @@ def _sites(run: RunRecord, sites: Sequence[Comparison], metric: str) -> Figure:
     return figure
 
 
-def _axes(figure: Figure, rows: int, columns: int, place: int) -> Axes:
-    axes = figure.add_subplot(rows, columns, place)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(colors=MUTED, labelsize=9)
-    axes.grid(color="#eef1f4")
-    axes.set_axisbelow(True)
-    return axes
-
-
 def _drawable(comparison: Comparison) -> bool:
     return any(getattr(comparison, name).value is not None for name in ARMS)
-
-
-def _literal(name: str, limit: int = 24) -> str:
-    """Return a site's name such that matplotlib reads no mathematics in it."""
-    return short(name, limit).replace("$", r"\$")
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": "fedward"})
-    return path

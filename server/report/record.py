@@ -117,18 +117,32 @@ class RunRecord:
     @property
     def image_rows(self) -> str | None:
         """What a row of images is (`data.image.rows`); None without images, or if it is unknown."""
+        found = self._configured("data", "image")
+        return str(found.get("rows", DEFAULT_ROWS)) if isinstance(found, Mapping) else None
+
+    @property
+    def asked_for_cme(self) -> bool:
+        """Whether the configuration watches layers (`monitor.cme`)."""
+        return self._configured("monitor", "cme") not in (None, False)
+
+    def _configured(self, *keys: str) -> Any:
+        """Return what the configuration holds under `keys`; None where it is not there."""
         try:
             value = parse_yaml(self.config_text, "config.yaml").value
         except ConfigError:  # one that was edited is shown, and tells nothing
             return None
-        for key in ("data", "image"):
+        for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
-        return str(value.get("rows", DEFAULT_ROWS)) if isinstance(value, Mapping) else None
+        return value
 
     @property
     def ended_early(self) -> bool:
         """Whether something other than the configuration ended the run."""
-        return str(self.facts.get("stopped_by", "rounds")) not in {"rounds", "plateau"}
+        return str(self.facts.get("stopped_by", "rounds")) not in {
+            "rounds",
+            "plateau",
+            "saturation",
+        }
 
 
 def read_run(run_dir: Path) -> RunRecord:
@@ -147,7 +161,8 @@ def read_run(run_dir: Path) -> RunRecord:
 def parse_run(summary: Mapping[str, Any], config_text: str = "") -> RunRecord:
     """Return the record that a summary describes."""
     plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
-    nested = {k: summary[k] for k in ("versions", "seconds", "bytes") if _is_dict(summary.get(k))}
+    kept = ("versions", "seconds", "bytes", "monitor")
+    nested = {k: summary[k] for k in kept if _is_dict(summary.get(k))}
     return RunRecord(
         facts={**plain, **nested},
         federated=_arm(summary),

@@ -15,8 +15,20 @@
       fitted.xaxis.nticks = 6;
       const short = fitted.meta && fitted.meta.narrow_ticks;
       if (short) fitted.yaxis.ticktext = short;
+      arrange(place, fitted);
     }
     return fitted;
+  }
+
+  // Fewer maps beside each other, and so a taller place.
+  function arrange(place, fitted) {
+    const panels = fitted.meta && fitted.meta.narrow;
+    if (!panels) return;
+    Object.keys(panels).forEach(function (axis) {
+      Object.assign(fitted[axis], panels[axis]);
+    });
+    fitted.height = fitted.meta.narrow_height;
+    place.style.height = fitted.height + "px";
   }
 
   function draw(place) {
@@ -29,6 +41,29 @@
       displayModeBar: false,
     });
   }
+
+  // Shows another round: other pictures and titles, on the same axes and colours.
+  function slide(slider) {
+    const place = document.querySelector('[data-chart="' + slider.dataset.slides + '"]');
+    const spec = specs[slider.dataset.slides];
+    const frame = spec.frames[slider.valueAsNumber];
+    const data = spec.data.map(function (trace, index) {
+      return Object.assign({}, trace, { z: frame.data[index].z });
+    });
+    const layout = layoutFor(place, spec.layout);
+    Object.keys(frame.layout).forEach(function (axis) {
+      layout[axis].title.text = frame.layout[axis].title.text;
+    });
+    slider.setAttribute("aria-valuetext", "round " + frame.name);
+    slider.parentElement.querySelector("output").textContent = frame.name;
+    Plotly.react(place, data, layout);
+  }
+
+  document.querySelectorAll("[data-slides]").forEach(function (slider) {
+    slider.addEventListener("input", function () {
+      slide(slider);
+    });
+  });
 
   function drawIn(root) {
     root.querySelectorAll("[data-chart]").forEach(function (place) {

@@ -61,12 +61,20 @@ def read_rounds(run_dir: Path, known_sites: Sequence[str] = ()) -> Rounds:
     Raises:
         FedwardError: a line other than the last is not JSON.
     """
+    return tabulate(read_lines(run_dir), known_sites)
+
+
+def read_lines(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of `history.jsonl`; none where there is no such file.
+
+    Raises:
+        FedwardError: a line other than the last is not JSON.
+    """
     path = run_dir / "history.jsonl"
     try:
-        lines = read_history(path) if path.exists() else []
+        return read_history(path) if path.exists() else []
     except ValueError as error:
         raise FedwardError(f"{path}: a line is not JSON ({error}); was it edited?") from error
-    return tabulate(lines, known_sites)
 
 
 def tabulate(lines: Iterable[Mapping[str, Any]], known_sites: Sequence[str] = ()) -> Rounds:

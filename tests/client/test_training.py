@@ -1,7 +1,6 @@
 """Local training of one site, against torch's own classes and plain loops."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from fedward.client.corrections import Correction, Pull, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.sampling import IndexBatch, ShuffleSampler
-from fedward.client.training import LocalResult, Parameters, PlainStep, train_locally
+from fedward.client.training import Event, LocalResult, Parameters, PlainStep, train_locally
 from fedward.common.models import build
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seeded_global_torch
@@ -220,9 +219,7 @@ def test_observers_see_every_step_and_every_end_of_an_epoch() -> None:
     events: list[tuple[str, int, int]] = []
     norms: list[float] = []
 
-    def observer(
-        event: Literal["step", "epoch"], epoch: int, step: int, parameters: Parameters
-    ) -> None:
+    def observer(event: Event, epoch: int, step: int, parameters: Parameters) -> None:
         events.append((event, epoch, step))
         norms.append(float(parameters["head.weight"].norm()))
 
@@ -234,15 +231,16 @@ def test_observers_see_every_step_and_every_end_of_an_epoch() -> None:
         observers=[observer],
         rng=torch.Generator(),
     )
-    steps = [("step", 0, 1), ("step", 0, 2), ("epoch", 0, 2)]
-    assert events == [*steps, ("step", 1, 3), ("step", 1, 4), ("epoch", 1, 4)]
-    assert len(set(norms)) == 4  # the tensors are the live ones
+    assert events == [
+        ("start", 0, 0),
+        *[("step", 0, 1), ("step", 0, 2), ("epoch", 0, 2)],
+        *[("step", 1, 3), ("step", 1, 4), ("epoch", 1, 4)],
+    ]
+    assert len(set(norms)) == 5  # as received and after four steps: the tensors are the live ones
 
 
 def test_an_observer_that_writes_is_caught() -> None:
-    def observer(
-        event: Literal["step", "epoch"], epoch: int, step: int, parameters: Parameters
-    ) -> None:
+    def observer(event: Event, epoch: int, step: int, parameters: Parameters) -> None:
         del event, epoch, step
         parameters["head.weight"].zero_()
 

@@ -72,7 +72,7 @@ def test_a_full_site_file_is_read(tmp_path: Path) -> None:
     text += f"""\
 approve: listed
 device: cuda
-telemetry: [gradient-norm]
+telemetry: [cme.rho, cme.log_mag]
 plugins: [{{name: my-models, hash: {"ab" * 32}}}]
 proxy: http://proxy.hospital:3128
 ca_file: proxy.crt
@@ -82,7 +82,7 @@ show_metrics: false
     config = load_site_config(write(tmp_path, "site.yaml", text)).config
     assert (config.limits.epsilon, config.limits.delta) == (4, 1e-5)
     assert config.plugins[0].name == "my-models"
-    assert config.telemetry == ("gradient-norm",)
+    assert config.telemetry == ("cme.rho", "cme.log_mag")
     assert config.proxy == "http://proxy.hospital:3128"
 
 
@@ -112,6 +112,11 @@ def test_files_stand_beside_site_yaml_wherever_the_program_was_started(
         (("version: 1", "version: 1\nproxy: proxy:3128"), "2: proxy: given text, expected http:"),
         (("version: 1", "version: 1\nproxy: 'http://a:0'"), "2: proxy: given text, expected http:"),
         (("version: 1", "version: 1\nproxy: http://a"), "2: proxy: given text, expected http://h"),
+        (
+            ("version: 1", "version: 1\ntelemetry: [cme.roh]"),
+            "2: telemetry[0]: given text, expected one of cme, cme.log_mag, cme.rho, cme.map_cos, "
+            "cme.top1, did you mean 'cme.rho'?",
+        ),
         (
             ("version: 1", "version: 1\nplugins: [{name: x, hash: abc}]"),
             "2: plugins[0].hash: given text, expected text such as 64 hexadecimal digits",

@@ -1,5 +1,5 @@
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -244,3 +244,37 @@ def test_a_small_site_is_prepared_in_less_than_three_milliseconds() -> None:
         learn.datasets(site, SPLIT)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.003
+
+
+def test_validation_patients_come_out_of_the_training_part_and_are_whole_patients() -> None:
+    site = rows(60, rows_each=3)
+    plain, apart = task(), task(validation_fraction=0.25)
+    before, after = plain.datasets(site, SPLIT), apart.datasets(site, SPLIT)
+    assert before.validation is None
+    assert after.validation is not None
+    parts = [set(p.rows["patient_id"].tolist()) for p in (after.train, after.validation)]
+    trained = set(before.train.rows["patient_id"].tolist())
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == trained
+    assert len(parts[1]) == len(after.validation) == round(0.25 * 14) + round(0.25 * 28)
+    assert len(after.validation.rows["label"]) == 3 * len(parts[1])
+    assert torch.equal(before.test.rows["features"], after.test.rows["features"])
+    again = apart.datasets(site, SPLIT).validation
+    assert again is not None
+    assert torch.equal(again.rows["features"], after.validation.rows["features"])
+    other = apart.datasets(site, Split(2, 0.3)).validation
+    assert other is not None
+    assert set(other.rows["patient_id"].tolist()) != parts[1]
+
+
+def test_a_validation_patients_label_is_not_the_one_that_a_control_shuffled() -> None:
+    site, apart = rows(), task(validation_fraction=0.25)
+    expected = apart.datasets(site, SPLIT).validation
+    shuffled = Rows(site.site_id, replace(site.table, train_label=1 - site.table.label))
+    found = apart.datasets(shuffled, SPLIT)
+    assert expected is not None
+    assert found.validation is not None
+    assert torch.equal(found.validation.rows["label"], expected.rows["label"])
+    assert not torch.equal(
+        found.train.rows["label"], apart.datasets(site, SPLIT).train.rows["label"]
+    )

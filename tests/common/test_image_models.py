@@ -30,11 +30,13 @@ CASES: list[tuple[str, Own]] = [
     ("nnunet", {"filters": 4, "residual": True, "deep_supervision": 0}),
     ("resnet3d", {"depth": 10, "width": 4}),
     ("resnet3d", {"depth": 50, "width": 2, "norm": "instance"}),
+    ("small-cnn", {"channels": [8, 4], "hidden": [8, 8]}),
     ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "feature_size": 4}),
     ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "mask": False}),
     ("tmss", VIT),
 ]
 FUSING = ("concat-fusion", "tmss")
+CLASSIFYING = ("resnet3d", "small-cnn")
 FORMS = [FORM_2D, FORM_3D]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 every_network = pytest.mark.parametrize(("name", "own"), CASES, ids=NAMES)
@@ -72,7 +74,7 @@ def test_a_batch_of_any_size_gives_masks_and_logits_of_the_form(
 @every_network
 def test_what_a_network_answers_with_is_what_it_was_built_for(name: str, own: Own) -> None:
     outputs = built(name, own, FORM_3D).eval()(images(FORM_3D, 2))
-    segments = name != "resnet3d" and own.get("mask", True)
+    segments = name not in CLASSIFYING and own.get("mask", True)
     classifies = not segments or name in FUSING or own.get("class_head", False)
     assert set(outputs) == set(["mask"] * segments + ["label"] * classifies)
 

@@ -1,5 +1,6 @@
 """Hostile and faulty replies, each alone beside three honest sites."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -116,6 +117,19 @@ BAD: dict[str, tuple[Tampering, str]] = {
     "a report of something else": (with_report('{"metrics": [1]}'), "does not hold figures"),
     "a figure that is text": (with_report('{"metrics": {"auroc": {"value": "1"}}}'), "figures"),
     "a time that is text": (with_report('{"seconds": "long"}'), "not a number"),
+    "figures of layers that are a list": (with_report('{"cme": [1]}'), "report.cme"),
+    "a figure of a layer that is text": (with_report('{"cme": {"w": {"rho": "1"}}}'), "report.cme"),
+    "a figure of a layer more": (with_report('{"cme": {"w": {"map": 1.0}}}'), "report.cme"),
+    "a cosine beyond 1": (with_report('{"cme": {"w": {"rho": 1.5}}}'), "report.cme"),
+    "a figure of a layer without end": (
+        with_report('{"cme": {"w": {"log_mag": 1e999}}}'),
+        "report.cme",
+    ),
+    "a map among the figures": (with_report('{"cme": {"w": [[1, 2], [3, 4]]}}'), "report.cme"),
+    "more layers than there can be": (
+        with_report(json.dumps({"cme": {f"w{number}": {"rho": 0.5} for number in range(257)}})),
+        "report.cme",
+    ),
     "an endless report": (with_report('"' + "x" * 1_000_001 + '"'), "too long"),
 }
 

@@ -4,7 +4,7 @@ Site k holds one number t_k and answers a model w with w + (t_k - w) / 2. `Tampe
 site misbehave on the wire, where a faulty or hostile site would.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedward.common.config.monitor import MonitorConfig, StopConfig
 from fedward.common.config.run import SamplingConfig
 from fedward.common.records import (
     CONTROL,
@@ -24,7 +25,7 @@ from fedward.common.records import (
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
 from fedward.server.plan import Plan
-from fedward.server.rounds import Outcome, RoundLoop
+from fedward.server.rounds import Outcome, RoundLoop, RoundObserver
 from fedward.server.strategies import build_strategy
 from fedward.simulations.grids.inprocess import InProcessGrid
 from fedward.simulations.worker import SiteWorker
@@ -74,9 +75,12 @@ def run_toy(
     tampering: Mapping[str, Tampering] | None = None,
     rounds: int = 3,
     folder: Path | None = None,
+    history_path: Path | None = None,
     grid: InProcessGrid | None = None,
     sampling: SamplingConfig | None = None,
     factory: Callable[[], SiteWorker] | None = None,
+    observers: Sequence[RoundObserver] = (),
+    stop: StopConfig | None = None,
     **plan_keys: Any,
 ) -> tuple[Outcome, RoundLoop]:
     """Run the toy federation, resuming from `folder` if a checkpoint lies there."""
@@ -93,10 +97,16 @@ def run_toy(
         cohort_bounds=dict.fromkeys(targets, 20),
         manifest_hash="m",
         sampling=sampling or SamplingConfig(),
-        **plan_keys,
+        # No optimiser: the thresholds of saturation are then those of no calibration.
+        **{"monitor": MonitorConfig(stop=stop), "optimizer": "", **plan_keys},
     )
     checkpoints = CheckpointFolder(folder, "hash") if folder is not None else None
-    loop = RoundLoop(grid, built, plan, history=History(), checkpoints=checkpoints)
-    start = checkpoints.load_newest(built) if checkpoints is not None else None
-    fresh = Progress(0, {PARAMETERS: np.zeros(SIZE, np.float32)})
-    return loop.run(start or fresh), loop
+    history = History(history_path)
+    loop = RoundLoop(
+        grid, built, plan, history=history, checkpoints=checkpoints, observers=observers
+    )
+    zeros = np.zeros(SIZE, np.float32)
+    found = checkpoints.load_newest(built, zeros) if checkpoints is not None else None
+    start = found or Progress(0, {PARAMETERS: zeros})
+    history.forget_after(start.round_number)
+    return loop.run(start), loop

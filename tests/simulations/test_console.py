@@ -101,6 +101,27 @@ def test_a_skipped_round_and_one_without_evaluation_say_so() -> None:
     assert "AUROC" not in written
 
 
+def test_who_stands_still_and_who_rests_is_said_where_anyone_does() -> None:
+    still = report(7, saturated=["va", "hungarian"], resting=["va"])
+    assert "  2 saturated  1 resting  " in shown(None, still)
+    table = shown(None, report(6), still, terminal=True, width=80)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", table)
+    assert re.search(r"98\.0 kB +2 \(1 rest\)", plain)
+    assert max(map(len, plain.splitlines())) <= 80
+    assert "saturated" not in shown(None, report(6), terminal=True)
+
+
+def test_what_an_early_stop_saved_is_said_at_the_end(tmp_path: Path) -> None:
+    folder = build_run(tmp_path, FakeRun(stopped_by="saturation"))
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["monitor"] = {"client_epochs": 60, "client_epochs_saved": 1200}
+    path.write_text(json.dumps(summary))
+    written = shown(folder)
+    assert "early stop (saturation)" in written
+    assert "1,200 client epochs saved" in written
+
+
 def test_a_terminal_gets_a_bar_and_the_last_rounds() -> None:
     written = shown(None, *[report(n) for n in range(1, 13)], terminal=True)
     last = written.split("rounds ")[-2]
