@@ -71,7 +71,7 @@ class Monitor:
             return
         self._thresholds = thresholds_for(self.plan.optimizer, self.plan.form)
         for site in self.plan.trainers:
-            self._sites[site] = _Watched(deque(maxlen=2 * self._thresholds.num_rounds + 2))
+            self._sites[site] = _Watched(deque(maxlen=self._thresholds.num_rounds_kept))
 
     @property
     def step(self) -> Figures:

@@ -134,6 +134,7 @@ class _Callbacks:
             Input("screen", "data"),
             Input("round", "value"),
             Input("follow", "value"),
+            State("round", "max"),
         )(self.slide)
         app.callback(
             Output("maps-body", "children"),
@@ -220,7 +221,12 @@ class _Callbacks:
         return layers, chosen, sites, acf, not sites
 
     def slide(
-        self, seen: Seen | None, screen: str, value: int | None, follow: Sequence[str]
+        self,
+        seen: Seen | None,
+        screen: str,
+        value: int | None,
+        follow: Sequence[str],
+        shown_last: int,
     ) -> dict[str, Any]:
         """Move the slider along with the rounds, until somebody moves it to another one."""
         numbers = _rounds_with_maps(self._snapshot(seen).monitoring)
@@ -230,8 +236,9 @@ class _Callbacks:
         first, last = numbers[0], numbers[-1]
         asked = {entry["prop_id"].split(".")[0] for entry in ctx.triggered}
         follows = bool(follow)
-        if asked == {"round"}:
-            follows = value == last
+        if "round" in asked and "follow" not in asked and value is not None:
+            # What was moved counts, also where a round came at the same time.
+            follows = value >= min(shown_last, last)
         at = last if follows or value is None else min(max(value, first), last)
         most = MAX_NARROW_MARKS if screen == "narrow" else MAX_MARKS
         return {
@@ -282,7 +289,8 @@ class _Callbacks:
     def _snapshot(self, seen: Seen | None) -> Snapshot:
         parts = self.source.parts()
         part = (seen or {}).get("part", parts[-1])
-        return self.source.snapshot(part if part in parts else parts[-1])
+        version = (seen or {}).get("version")
+        return self.source.snapshot(part if part in parts else parts[-1], version)
 
     def _configuration(self) -> list[Any]:
         text = self.source.config_text

@@ -21,6 +21,8 @@ from fedward.server.report.monitoring import MAPS_DIR, Monitoring, assemble
 from fedward.server.report.series import Rounds, tabulate
 
 REPEATS_DIR = "repeats"
+MAX_KEPT = 8
+"""Snapshots: a browser asks several times for one, while the run goes on."""
 MAX_CONFIG_CHARS = 100_000
 Maps = Mapping[str, Mapping[int, Path]]
 
@@ -48,8 +50,8 @@ class Source(Protocol):
     def parts(self) -> list[str]:
         """Return the names of what can be looked at one at a time, the newest last."""
 
-    def snapshot(self, part: str) -> Snapshot:
-        """Return what there is of a part now; one that is not there is empty."""
+    def snapshot(self, part: str, version: str | None = None) -> Snapshot:
+        """Return what there is of a part now, or a recent version while it is kept."""
 
     def state(self, part: str, snapshot: Snapshot) -> State:
         """Return how the part gets on."""
@@ -75,13 +77,13 @@ class RunSource:
         begun = (self.folder / REPEATS_DIR).glob("*/history.jsonl")
         return [path.parent.name for path in sorted(begun, key=_written)] or [""]
 
-    def snapshot(self, part: str) -> Snapshot:
-        """Return what there is of a repetition now."""
+    def snapshot(self, part: str, version: str | None = None) -> Snapshot:
+        """Return what there is of a repetition now, or a recent version while it is kept."""
         folder = self._folder(part)
         with self._lock:
             if part not in self._parts:
                 self._parts[part] = _Part(folder)
-            return self._parts[part].snapshot()
+            return self._parts[part].snapshot(version)
 
     def state(self, part: str, snapshot: Snapshot) -> State:
         """Return how the repetition gets on."""
@@ -121,14 +123,14 @@ class SiteSource:
         runs = [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
         return [run.name for run in sorted(runs, key=_newest)] or [""]
 
-    def snapshot(self, part: str) -> Snapshot:
-        """Return the maps of a run."""
+    def snapshot(self, part: str, version: str | None = None) -> Snapshot:
+        """Return the maps of a run now, or a recent version while it is kept."""
         if part and part not in self.parts():
             raise ConfigError(f"no maps of a run {part!r} in {self.folder}")
         with self._lock:
             if part not in self._parts:
                 self._parts[part] = _Part(self.folder / part, maps=self.folder / part)
-            return self._parts[part].snapshot()
+            return self._parts[part].snapshot(version)
 
     def state(self, part: str, snapshot: Snapshot) -> State:
         """Return how many maps there are."""
@@ -145,9 +147,11 @@ class _Part:
         self._summary = folder / "summary.json"
         self._map_folder = maps or folder / MAPS_DIR
         self._seen: object = None
-        self._taken: Snapshot | None = None
+        self._kept: dict[str, Snapshot] = {}
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, version: str | None) -> Snapshot:
+        if version in self._kept:
+            return self._kept[version]
         self.history.refresh()
         seen = (
             self.history.num_changes,
@@ -155,18 +159,24 @@ class _Part:
             _written(self._summary),
             _stamps(self._map_folder),
         )
-        if self._taken is None or seen != self._seen:
-            lines = list(self.history.lines)
-            totals = read_object(self._summary).get("monitor")
+        if not self._kept or seen != self._seen:
             self._seen = seen
-            self._taken = Snapshot(
-                version=str(next(self._versions)),
-                rounds=tabulate(lines),
-                monitoring=_assembled(lines, _own_maps(self._map_folder), totals),
-                lines=lines,
-                num_unreadable=self.history.num_unreadable,
-            )
-        return self._taken
+            taken = self._take()
+            self._kept[taken.version] = taken
+            for old in list(self._kept)[:-MAX_KEPT]:
+                del self._kept[old]
+        return list(self._kept.values())[-1]
+
+    def _take(self) -> Snapshot:
+        lines = list(self.history.lines)
+        totals = read_object(self._summary).get("monitor")
+        return Snapshot(
+            version=str(next(self._versions)),
+            rounds=tabulate(lines),
+            monitoring=_assembled(lines, _own_maps(self._map_folder), totals),
+            lines=lines,
+            num_unreadable=self.history.num_unreadable,
+        )
 
 
 def _assembled(lines: list[dict[str, Any]], maps: Maps, totals: Any) -> Monitoring | None:

@@ -7,6 +7,9 @@ which they do not counts as if they had fired at its end), among those that fire
 most 5 % of the trajectories on which that is possible. The rates printed are of other trajectories
 than those they were chosen on. "Fires" means: half of the sites are saturated.
 
+Before that, all thresholds are refused that ever fire on weights which walk at random or drift, or
+that do not fire on such as come to rest (`trajectories.plain_trajectories`).
+
 The settings: small and large layer, with and without differences between sites, little and much
 noise, one and five local epochs, three step sizes of which the smallest never gets there.
 
@@ -18,18 +21,21 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from fedward.client.optimizers import OptimizerSettings
+from fedward.common.monitoring.saturation import DECIMALS, least_log_mag
 from fedward.common.monitoring.thresholds import UNCALIBRATED, Thresholds
 from fedward.simulations.stopping.trajectories import (
     LAYER,
     SITES,
     Layers,
     Setting,
+    plain_trajectories,
     run_setting,
 )
 
@@ -45,14 +51,16 @@ STEP_SIZES: Mapping[str, tuple[float, ...]] = {
     "adamw": (0.0003, 0.003, 0.02),
 }
 TRIED = tuple(
-    Thresholds(log_mag, rho, steady, num_rounds)
-    for log_mag, rho, steady, num_rounds in product(
-        (-5.0, -4.0, -3.5, -3.0, -2.75, -2.5, -2.25, -2.0, -1.75, -1.5),
-        (-0.5, -0.4, -0.35, -0.3, -0.25, -0.2, -0.15, -0.1, -0.05, 0.0, 0.1, 0.2, 0.3, 0.5, 1.01),
+    Thresholds(log_mag, rho, steady, num_rounds, window)
+    for log_mag, rho, steady, num_rounds, window in product(
+        (-5.0, -4.0, -3.5, -3.0, -2.75, -2.5),
+        (-0.5, -0.4, -0.35, -0.3, -0.25, -0.2, -0.15, -0.1, -0.06, -0.02),
         (0.0, 0.05, 0.1, 0.2),
-        (2, 3, 5),
+        (1, 2, 3, 5),
+        (1, 3, 5),
     )
 )
+PLAIN_REPETITIONS = 10
 
 
 @dataclass(frozen=True)
@@ -128,13 +136,15 @@ def alarms(told: Told, thresholds: Thresholds) -> npt.NDArray[np.int64]:
 
     The rule of `fedward.common.monitoring.saturation`, for many trajectories at once.
     """
-    log_mag, rounding = told.log_mag_TSR, 1e-9
-    quiet_TSR = np.zeros(log_mag.shape, dtype=bool)
+    rounding, window = 1e-9, thresholds.window
+    quiet_TSR = np.zeros(told.log_mag_TSR.shape, dtype=bool)
+    log_mag = _means(np.maximum(told.log_mag_TSR, least_log_mag(thresholds)), window)
+    rho = _means(told.rho_TSR, window)[:, :, window:]
     with np.errstate(invalid="ignore"):
-        change = np.abs(np.diff(log_mag, axis=2))
-        steady = change <= thresholds.steady + rounding
-        noise = (told.rho_TSR[:, :, 1:] < thresholds.rho) & steady
-        quiet_TSR[:, :, 1:] = (log_mag[:, :, 1:] < thresholds.log_mag) | noise
+        change = np.abs(log_mag[:, :, window:] - log_mag[:, :, :-window])
+        noise = (rho < thresholds.rho) & (change <= thresholds.steady + rounding)
+        small = log_mag[:, :, window:] < thresholds.log_mag
+        quiet_TSR[:, :, 2 * window - 1 :] = small | noise
     in_a_row_TSR = quiet_TSR.copy()
     for back in range(1, thresholds.num_rounds):
         in_a_row_TSR[:, :, back:] &= quiet_TSR[:, :, :-back]
@@ -149,8 +159,7 @@ def rates(told: Told, thresholds: Thresholds) -> Rates:
     """Return how often, and how late, the thresholds fire."""
     fired_T = alarms(told, thresholds)
     end = told.num_rounds
-    # Nothing fires before the third round, or without `num_rounds` rounds after the first.
-    at_risk_T = told.true_T > thresholds.num_rounds + 1
+    at_risk_T = told.true_T > thresholds.num_rounds_needed
     is_false_T = fired_T < np.minimum(told.true_T, end + 1)
     saturates_T = told.true_T <= end
     detected_T = saturates_T & ~is_false_T & (fired_T <= end)
@@ -166,12 +175,27 @@ def rates(told: Told, thresholds: Thresholds) -> Rates:
     )
 
 
+@cache
+def possible() -> tuple[Thresholds, ...]:
+    """Return those tried that are right about weights which visibly settle, or never do."""
+    plain = plain_trajectories(seed=0, num_repetitions=PLAIN_REPETITIONS, num_rounds=ROUNDS)
+    told = Told(
+        np.array([[_row(of.figures, "log_mag")] for of in plain]),
+        np.array([[_row(of.figures, "rho")] for of in plain]),
+        np.ones(len(plain), dtype=np.int64),
+    )
+    settles_T = np.array([of.settles for of in plain])
+    return tuple(
+        tried for tried in TRIED if np.array_equal(alarms(told, tried) <= ROUNDS, settles_T)
+    )
+
+
 def choose(told: Told) -> Thresholds:
-    """Return the thresholds that fire soonest after the truth with few false alarms.
+    """Return the possible thresholds that fire soonest after the truth with few false alarms.
 
     Of several that are as good, the one nearest to those of no calibration.
     """
-    scored = [(rates(told, tried), tried) for tried in TRIED]
+    scored = [(rates(told, tried), tried) for tried in possible()]
     allowed = [pair for pair in scored if pair[0].false_alarms <= MAX_FALSE_ALARMS]
 
     def badness(pair: tuple[Rates, Thresholds]) -> tuple[float, ...]:
@@ -181,6 +205,7 @@ def choose(told: Told) -> Thresholds:
             abs(tried.rho - UNCALIBRATED.rho),
             abs(tried.steady - UNCALIBRATED.steady),
             abs(tried.num_rounds - UNCALIBRATED.num_rounds),
+            abs(tried.window - UNCALIBRATED.window),
         )
         return (round(found.cost_rounds, 3), found.false_alarms, *away)
 
@@ -231,20 +256,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(found: Mapping[str, tuple[Thresholds, Rates]]) -> Iterator[str]:
-    yield "| optimiser | log_mag | rho | steady | rounds | false (n) | detected (n) | delay |"
-    yield "|---|---|---|---|---|---|---|---|"
+    head = "optimiser | log_mag | rho | steady | rounds | window | false (n) | detected (n) | delay"
+    yield f"| {head} |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for key, (chosen, rate) in found.items():
         delay = "-" if rate.delay_rounds is None else f"{rate.delay_rounds:g}"
+        alarms_told = f"{rate.false_alarms:.1%} ({rate.num_at_risk})"
         yield (
             f"| {key} | {chosen.log_mag:g} | {chosen.rho:g} | {chosen.steady:g} | "
-            f"{chosen.num_rounds} | {rate.false_alarms:.1%} ({rate.num_at_risk}) | "
+            f"{chosen.num_rounds} | {chosen.window} | {alarms_told} | "
             f"{rate.detected:.0%} ({rate.num_saturating}) | {delay} |"
         )
 
 
 def _column(rounds: Rounds, name: str) -> list[list[float]]:
     """Return a figure by site and round."""
-    return [[told[site].get(LAYER, {}).get(name, np.nan) for told in rounds] for site in SITES]
+    return [_row([told[site].get(LAYER, {}) for told in rounds], name) for site in SITES]
+
+
+def _row(rounds: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [figures.get(name, np.nan) for figures in rounds]
+
+
+def _means(values_TSR: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    """Return (T, S, R - window + 1) means of so many rounds in a row; NaN where one is."""
+    num = values_TSR.shape[2] - window + 1
+    # Added in the order of the rounds, as the rule does.
+    sums = sum(values_TSR[:, :, start : start + num] for start in range(window))
+    return np.round(sums / window, DECIMALS)
 
 
 if __name__ == "__main__":

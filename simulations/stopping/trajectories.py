@@ -8,10 +8,14 @@ W*_s and the spectrum are known, so is the expected loss on new patients of any 
 
 plus a constant; no test set is needed, and no trajectory is guessed to have converged.
 
+Beside them, weights that no optimiser moved (`plain_trajectories`): of these no mathematics is
+needed to see whether they go anywhere.
+
 Shapes: T trajectories, S sites, P outputs, Q inputs, N patients, R rounds.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +28,7 @@ from fedward.client.optimizers import Optimizer, OptimizerSettings
 from fedward.common.config.monitor import CmeConfig
 from fedward.common.monitoring.stream import CmeStream
 from fedward.common.monitoring.telemetry import ALL, let_through
-from fedward.common.randomness import torch_generator
+from fedward.common.randomness import numpy_generator, torch_generator
 
 LAYER = "layer"
 SITES = ("site-1", "site-2", "site-3", "site-4")
@@ -35,7 +39,13 @@ CONDITION = 20.0
 SUFFICIENT = 0.01
 """A round is good enough when later ones gain no more than this share of the whole gain."""
 
+PLAIN_SIZE = 32
+PLAIN_EPOCHS = 10
+HALVES_IN = 8.5
+"""Epochs."""
+
 Layers = Mapping[str, Mapping[str, float]]
+Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,88 @@ def true_round(loss_R: npt.NDArray[np.float64]) -> int:
     best_later_R = np.minimum.accumulate(loss_R[::-1])[::-1]
     allowed = SUFFICIENT * (loss_R[0] - loss_R.min())
     return int(np.argmax(loss_R - best_later_R <= allowed))
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Figures of one layer whose weights are given, not trained.
+
+    Args:
+        name: of the movement.
+        settles: whether it ends up going nowhere; else it never does.
+        figures: of each round, as they leave a site.
+    """
+
+    name: str
+    settles: bool
+    figures: Sequence[Mapping[str, float]]
+
+
+def plain_trajectories(*, seed: int, num_repetitions: int, num_rounds: int) -> list[Plain]:
+    """Return how six movements of a small layer look, over rounds of ten epochs.
+
+    A random walk and a drift go on for ever. What comes to an aim, with noise or without, what
+    is noise about an aim and what is frozen do not.
+
+    Args:
+        seed: of what is drawn.
+        num_repetitions: of each movement.
+        num_rounds: of each.
+    """
+    return [
+        Plain(name, settles, list(_rounds_of(weights(rng), num_rounds)))
+        for repetition in range(num_repetitions)
+        for name, (settles, weights) in MOVEMENTS.items()
+        for rng in [numpy_generator(seed, purpose=f"{name} {repetition}")]
+    ]
+
+
+def _walk(rng: np.random.Generator) -> Iterator[Matrix]:
+    weight_PQ = _normal(rng)
+    while True:
+        yield weight_PQ
+        weight_PQ = weight_PQ + 0.01 * _normal(rng)
+
+
+def _towards(
+    approach: Callable[[int], float], noise: float
+) -> Callable[[np.random.Generator], Iterator[Matrix]]:
+    """Return what yields an aim, `approach(epoch)` of one direction away, with noise."""
+
+    def weights(rng: np.random.Generator) -> Iterator[Matrix]:
+        aim_PQ, away_PQ = _normal(rng), _normal(rng)
+        for epoch in itertools.count():
+            yield aim_PQ + approach(epoch) * away_PQ + noise * _normal(rng)
+
+    return weights
+
+
+def _normal(rng: np.random.Generator) -> Matrix:
+    return rng.standard_normal((PLAIN_SIZE, PLAIN_SIZE)) / np.sqrt(PLAIN_SIZE)
+
+
+def _halving(epoch: int) -> float:
+    return float(0.8 * 0.5 ** (epoch / HALVES_IN))
+
+
+MOVEMENTS: Mapping[str, tuple[bool, Callable[[np.random.Generator], Iterator[Matrix]]]] = {
+    "random walk": (False, _walk),
+    "drift": (False, _towards(lambda epoch: 0.003 * epoch, 0.0001)),
+    "exponential": (True, _towards(_halving, 0.0)),
+    "converging": (True, _towards(_halving, 0.01)),
+    "stationary": (True, _towards(lambda epoch: 0.0, 0.01)),
+    "frozen": (True, _towards(lambda epoch: 0.0, 0.0)),
+}
+"""By name: whether it settles, and its weights from the start on."""
+
+
+def _rounds_of(weights: Iterator[Matrix], num_rounds: int) -> Iterator[Mapping[str, float]]:
+    last_PQ = next(weights)
+    for _ in range(num_rounds):
+        stream = CmeStream(last_PQ, name=LAYER)
+        for last_PQ in itertools.islice(weights, PLAIN_EPOCHS):
+            stream.add(last_PQ)
+        yield let_through({LAYER: stream.finish().figures.to_json()}, (ALL,))[LAYER]
 
 
 def _world(setting: Setting, num_repetitions: int, rng: torch.Generator) -> _World:

@@ -68,9 +68,13 @@ def stall_and_go(epoch: int) -> Matrix:
 def random_walk() -> Trajectory:
     """Return one: every step has a direction of its own."""
     places = [AIM_PQ]
-    for epoch in range(NUM_ROUNDS * NUM_EPOCHS):
-        places.append(places[-1] + 0.01 * noise_PQ(epoch))
-    return lambda epoch: places[epoch]
+
+    def place(epoch: int) -> Matrix:
+        while len(places) <= epoch:
+            places.append(places[-1] + 0.01 * noise_PQ(len(places) - 1))
+        return places[epoch]
+
+    return place
 
 
 TRAJECTORIES: dict[str, Callable[[], Trajectory]] = {
@@ -84,10 +88,12 @@ TRAJECTORIES: dict[str, Callable[[], Trajectory]] = {
 }
 
 
-def rounds_of(trajectory: Trajectory, form: Form) -> Iterator[LayerRound]:
+def rounds_of(
+    trajectory: Trajectory, form: Form, num_rounds: int = NUM_ROUNDS
+) -> Iterator[LayerRound]:
     """Return what each round came to."""
     previous = None
-    for start in range(0, NUM_ROUNDS * NUM_EPOCHS, NUM_EPOCHS):
+    for start in range(0, num_rounds * NUM_EPOCHS, NUM_EPOCHS):
         stream = CmeStream(trajectory(start), form, name="layer")
         for epoch in range(1, NUM_EPOCHS + 1):
             stream.add(trajectory(start + epoch))

@@ -15,12 +15,17 @@ from fedward.common.monitoring.saturation import (
     thresholds_for,
 )
 from fedward.common.monitoring.stream import LayerRound
+from fedward.common.monitoring.telemetry import ALL, let_through
+from fedward.common.monitoring.thresholds import THRESHOLDS, UNCALIBRATED
 from tests.common.cme_trajectories import NUM_ROUNDS, TRAJECTORIES, rounds_of
 
 RULE = Thresholds(log_mag=-3.0, rho=-0.35, steady=0.05)
 MOVING, STILL = {"log_mag": -1.0, "rho": 0.9}, {"log_mag": -4.0, "rho": 0.9}
 NOISE = {"log_mag": -2.0, "rho": -0.45}
 
+NEVER = {"random walk", "drift"}
+LONG = 24
+"""Rounds: enough for any window to pass what came before the layer stood still."""
 RMS_FIRES = {
     "exponential": 7,
     "converging": 6,
@@ -69,6 +74,24 @@ def test_the_rule_takes_its_word_back_when_the_layer_moves_again() -> None:
     assert [number for number, fired in enumerate(fires, 1) if fired] == [5, 6, 7, 8]
 
 
+@pytest.mark.parametrize("name", sorted(set(TRAJECTORIES) - {"stall and go"}))
+def test_the_shipped_thresholds_fire_on_what_settles_and_never_on_a_walk_or_a_drift(
+    name: str,
+) -> None:
+    rounds = rounds_of(TRAJECTORIES[name](), "rms", LONG)
+    sent = [let_through({"a": found.figures.to_json()}, [ALL])["a"] for found in rounds]
+    shipped = {"none": UNCALIBRATED} | THRESHOLDS["rms"]
+    fires = {key: any(saturated(sent, chosen)) for key, chosen in shipped.items()}
+    assert fires == dict.fromkeys(shipped, name not in NEVER)
+
+
+def test_the_shipped_thresholds_take_their_word_back_when_the_layer_moves_again() -> None:
+    rounds = rounds_of(TRAJECTORIES["stall and go"](), "rms")
+    sent = [let_through({"a": found.figures.to_json()}, [ALL])["a"] for found in rounds]
+    for chosen in THRESHOLDS["rms"].values():
+        assert not any(saturated([*sent, *sent[-2:] * 5], chosen)[-5:])
+
+
 def test_single_entries_carry_the_figures_of_the_paper() -> None:
     trajectory = TRAJECTORIES["stationary"]()
     shares: dict[Form, float] = {}
@@ -95,6 +118,64 @@ def test_noise_counts_only_at_a_steady_size() -> None:
 def test_sizes_sent_in_steps_of_005_may_lie_one_step_apart() -> None:
     series = [{"log_mag": size, "rho": -0.45} for size in (-1.0, -1.05, -1.1, -1.2)]
     assert saturated(series, RULE) == [False, False, True, False]
+
+
+def test_a_window_averages_and_compares_with_as_many_rounds_before() -> None:
+    rule = Thresholds(log_mag=-3.0, rho=-0.3, steady=0.05, num_rounds=1, window=3)
+    rhos = [0.0, -0.9, -0.5, -0.1, -0.5, -0.4, -0.1, -0.2]
+    series = [{"log_mag": -1.0, "rho": rho} for rho in rhos]
+    # Means from the sixth on: -0.33, -0.33, -0.23.
+    assert saturated(series, rule) == [False] * 5 + [True, True, False]
+    sizes = [-1.0, -1.0, -1.0, -1.1, -1.1, -1.1, -1.1, -1.1]
+    series = [{"log_mag": size, "rho": -0.5} for size in sizes]
+    # Changes: 0.1, 0.067, 0.033.
+    assert saturated(series, rule) == [False] * 7 + [True]
+
+
+def test_a_mean_that_equals_the_threshold_is_not_below_it() -> None:
+    for window in (3, 5):
+        rule = Thresholds(log_mag=-3.0, rho=-0.02, steady=0.05, num_rounds=1, window=window)
+        assert not any(saturated([{"log_mag": -2.0, "rho": -0.02}] * 20, rule))
+
+
+def test_a_window_with_a_round_that_lacks_figures_is_not_quiet_and_a_missing_round_is_no_part() -> (
+    None
+):
+    rule = Thresholds(log_mag=-3.0, rho=-0.3, steady=0.05, num_rounds=1, window=2)
+    assert saturated([STILL] * 4 + [{}, STILL, STILL], rule) == [
+        False, False, False, True, False, False, True,
+    ]  # fmt: skip
+    assert saturated([NOISE] * 4 + [{}] + [NOISE] * 4, rule) == [
+        False, False, False, True, False, False, False, False, True,
+    ]  # fmt: skip
+    with_gaps = [NOISE, None, NOISE, NOISE, None, NOISE, None]
+    assert saturated(with_gaps, rule) == [False] * 5 + [True, True]
+
+
+def test_one_frozen_round_does_not_make_a_window_quiet() -> None:
+    frozen = {"log_mag": -12.0}
+    rule = Thresholds(log_mag=-3.0, rho=-0.3, steady=0.05, num_rounds=1, window=3)
+    assert not any(saturated([MOVING] * 5 + [frozen] + [MOVING] * 4, rule))
+    assert saturated([frozen] * 6 + [MOVING] * 2, rule)[-1] is False
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_rounds", [1, 2, 5])
+def test_the_rounds_that_are_kept_decide_as_all_rounds_do(window: int, num_rounds: int) -> None:
+    rule = Thresholds(-3.0, 0.0, 0.4, num_rounds, window)
+    rng = np.random.default_rng(4)
+    series = [
+        {"log_mag": round(rng.normal(-2.8, 0.3), 2), "rho": round(rng.normal(-0.1, 0.2), 2)}
+        for _ in range(80)
+    ]
+    full = saturated(series, rule)
+    kept = rule.num_rounds_kept
+    cut = [saturated(series[max(0, end - kept) : end], rule)[-1] for end in range(1, 81)]
+    assert cut == full
+    assert any(full)
+    assert not all(full[kept:])
+    still = saturated([STILL] * 40, rule)
+    assert first(still) == rule.num_rounds_needed
 
 
 def test_a_missing_round_changes_nothing() -> None:

@@ -86,10 +86,15 @@ class Page:
             for callback in self._callbacks:
                 now = sorted(changed & set(_names(callback["inputs"])))
                 if now and callback["clientside_function"] is None:
-                    new |= self._run(callback, now)
+                    new |= self.run(callback, now)
             changed = new
 
-    def _run(self, callback: Any, changed: list[str]) -> set[str]:
+    def callbacks(self, output: str) -> list[Any]:
+        """Return the callbacks that set a property."""
+        return [one for one in self._callbacks if output in one["output"].strip(".").split("...")]
+
+    def run(self, callback: Any, changed: list[str]) -> set[str]:
+        """Ask for one callback, and return the properties that it changed."""
         outputs = [
             {"id": name, "property": prop}
             for name, _, prop in (

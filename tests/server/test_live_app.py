@@ -119,6 +119,15 @@ def test_nothing_new_comes_while_the_browser_still_draws(run: GrowingRun) -> Non
     assert page.props["maps-drawn.data"] == page.props["seen.data"]["version"]
 
 
+def test_all_parts_of_the_page_are_of_one_version(run: GrowingRun) -> None:
+    run.round(1)
+    page = Page(RunSource(run.folder))
+    page.open()
+    run.round(2)
+    page.changed("screen.data", "narrow")
+    assert page.text("round-words.children") == "Round 1, the newest."
+
+
 def test_no_answer_holds_what_is_not_json_nor_markup_of_a_site(run: GrowingRun) -> None:
     run.round(1)
     run.round(2, refused="south")
@@ -178,16 +187,27 @@ def test_the_slider_follows_the_newest_round_until_it_is_moved(run: GrowingRun) 
     run.round(3)
     page.changed("clock.n_intervals", 2)
     assert (page.props["round.value"], page.props["round.max"]) == (1, 3)
+    page.changed("round.value", 3)
+    assert page.props["follow.value"] == ["newest"]
+    page.changed("round.value", 2)
     page.changed("follow.value", ["newest"])
     assert page.props["round.value"] == 3
-    run.round(4)
-    page.changed("clock.n_intervals", 3)
-    assert page.props["round.value"] == 4
-    page.changed("round.value", 2)
-    page.changed("round.value", 4)
-    assert page.props["follow.value"] == ["newest"]
 
 
+def test_a_move_counts_also_when_a_round_comes_at_the_same_time(run: GrowingRun) -> None:
+    for number in (1, 2, 3):
+        run.round(number)
+    page = Page(RunSource(run.folder))
+    page.open()
+    (callback,) = page.callbacks("round.max")
+    for moved, follows in ((1, []), (3, ["newest"])):
+        page.props |= {"round.value": moved, "follow.value": ["newest"], "round.max": 3}
+        page.run(callback, ["filled.data", "round.value"])
+        assert page.props["follow.value"] == follows
+        assert page.props["round.value"] == moved
+
+
+@pytest.mark.slow
 def test_one_colour_scale_holds_for_all_rounds(run: GrowingRun) -> None:
     for number in (1, 2, 3):
         run.round(number)
@@ -201,6 +221,7 @@ def test_one_colour_scale_holds_for_all_rounds(run: GrowingRun) -> None:
     assert scales[0] == scales[1] == scales[2]
 
 
+@pytest.mark.slow
 def test_a_narrow_screen_gets_its_own_charts(run: GrowingRun) -> None:
     run.round(1)
     page = Page(RunSource(run.folder))

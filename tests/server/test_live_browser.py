@@ -41,7 +41,7 @@ data:
 model: {name: mlp, hidden: [24, 24]}
 strategy: {name: fedavg}
 rounds: 5000
-local: {epochs: 8, batch_size: 8, optimizer: sgd, learning_rate: 0.05}
+local: {epochs: 12, batch_size: 8, optimizer: sgd, learning_rate: 0.05}
 monitor:
   cme: {layers: all, maps: true}
 engine: {name: inprocess}

@@ -100,6 +100,7 @@ def test_a_snapshot_is_taken_again_only_when_something_changed(run: GrowingRun) 
     run.round(2)
     second = source.snapshot("")
     assert second.version != first.version
+    assert source.snapshot("", first.version) is first
     assert second.monitoring is not None
     assert second.monitoring.maps["north"].keys() == {1, 2}
 
