@@ -15,6 +15,7 @@ Shapes: T trajectories, S sites, P outputs, Q inputs, N patients, R rounds.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -191,7 +192,7 @@ def _towards(
 
 
 def _normal(rng: np.random.Generator) -> Matrix:
-    return rng.standard_normal((PLAIN_SIZE, PLAIN_SIZE)) / np.sqrt(PLAIN_SIZE)
+    return rng.standard_normal((PLAIN_SIZE, PLAIN_SIZE)) / math.sqrt(PLAIN_SIZE)
 
 
 def _halving(epoch: int) -> float:

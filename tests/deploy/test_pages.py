@@ -47,15 +47,17 @@ def test_files_that_a_page_names_are_in_the_repository(page: Path) -> None:
 
 def test_the_site_yaml_on_the_page_can_be_read(tmp_path: Path) -> None:
     blocks = [b for b in BLOCK.finditer(HOSPITAL.read_text()) if b["language"] == "yaml"]
-    whole, scans = (
+    whole, *parts = (
         "\n".join(line[len(b["indent"]) :] for line in b["body"].splitlines()) for b in blocks
     )
     (tmp_path / "site.yaml").write_text(whole)
     config = load_site_config(tmp_path / "site.yaml").config
-    # The second block is the first one's section `data`, of a site with scans.
-    with_scans = {**yaml.safe_load(whole), **yaml.safe_load(scans)}
-    (tmp_path / "scans.yaml").write_text(yaml.safe_dump(with_scans))
-    assert load_site_config(tmp_path / "scans.yaml").config.data.format == "ct"
+    # The others are sections of the first: `data` of a site with scans, `telemetry`.
+    for part in parts:
+        changed = {**yaml.safe_load(whole), **yaml.safe_load(part)}
+        (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+        load_site_config(tmp_path / "changed.yaml")
+    assert [list(yaml.safe_load(part)) for part in parts] == [["data"], ["telemetry"]]
     assert config.key_file.startswith("supernode/")
     assert config.database.startswith("worker/")
     assert config.id_salt_file.startswith("worker/")

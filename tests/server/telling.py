@@ -15,7 +15,7 @@ TARGETS = {"aachen": 1.0, "bern": 2.0, "cork": 3.0, "delft": 6.0}
 QUIET = {"fc.weight": {"log_mag": -12.0}}
 MOVING = {"fc.weight": {"log_mag": -1.0, "rho": 0.9, "map_cos": 0.1, "top1": 0.2}}
 WATCHED = MonitorConfig.model_validate({"cme": True})
-FIRST = UNCALIBRATED.num_rounds + 1
+FIRST = UNCALIBRATED.num_rounds_needed
 """The first round in which anyone can be saturated: the one before it is compared with."""
 Script = Callable[[int], Mapping[str, Mapping[str, float]] | None]
 

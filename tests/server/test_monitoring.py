@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 
 from fedward.common.config.monitor import MonitorConfig
 from fedward.common.flower import view
+from fedward.common.monitoring.saturation import saturated, thresholds_for
 from fedward.common.records import PARAMETERS, arrays_of, read_binding
 from fedward.common.vectors import Vector
 from fedward.server.monitoring import CHUNK, step_figures
@@ -165,6 +166,32 @@ def test_a_site_is_marked_as_soon_as_it_may_be_and_loses_the_mark_when_it_moves(
     assert marks(loop, "aachen") == [*waits, True, True, False, False]
     assert marks(loop, "bern") == [False] * (FIRST + 3)
     assert marks(loop, "cork") == [None] * (FIRST + 3), "nobody can tell"
+
+
+@pytest.mark.parametrize("cut", [None, 3, 11, 15])
+def test_thresholds_that_average_many_rounds_judge_as_on_the_whole_run_also_after_a_resume(
+    tmp_path: Path, cut: int | None
+) -> None:
+    thresholds = thresholds_for("sgd", "rms")
+    assert thresholds.window > 1
+    last = thresholds.num_rounds_kept + 10
+    rhos = np.random.default_rng(2).normal(thresholds.rho, 0.06, last).round(2)
+    series = [{"log_mag": -2.0, "rho": float(rho)} for rho in rhos]
+    expected = saturated(series, thresholds)
+    assert len(set(expected[thresholds.num_rounds_needed :])) == 2
+
+    path = tmp_path / "history.jsonl"
+    for rounds in (last,) if cut is None else (cut, last):
+        _, loop = run_toy(
+            targets=TARGETS,
+            tampering=telling({"aachen": lambda number: {"fc.weight": series[number - 1]}}),
+            rounds=rounds,
+            monitor=WATCHED,
+            optimizer="sgd",
+            folder=tmp_path / "checkpoints",
+            history_path=path,
+        )
+    assert marks(loop, "aachen") == expected
 
 
 def test_a_federation_is_saturated_where_half_of_all_its_sites_are() -> None:

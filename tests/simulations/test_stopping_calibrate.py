@@ -163,6 +163,6 @@ def test_the_shipped_thresholds_rarely_fire_too_soon_on_trajectories_never_seen(
     ]
     told = tell([(of.rounds, of.true_round) for of in found])
     seen = rates(told, THRESHOLDS["rms"]["sgd"])
-    # At a true rate of 7 %, 6 or more of 24 come about once in 200 times.
+    # At a true rate of 5 %, 5 or more of 22 come about once in 200 times.
     assert seen.num_at_risk >= 20
-    assert seen.false_alarms * seen.num_at_risk < 0.25 * seen.num_at_risk
+    assert seen.false_alarms * seen.num_at_risk < 5
