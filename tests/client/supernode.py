@@ -19,6 +19,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
+    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
@@ -148,8 +149,11 @@ class RuntimeApi:
         if not mine or mine[0].has_error():
             return mine[0] if mine else None
         store = self._objects.store()
+        tree = store.get_object_tree(mine[0].metadata.message_id)
+        if not all(store.get(part.object_id) for part in iterate_object_tree(tree)):
+            return None  # the runner is still sending its parts
         return pull_and_inflate_object_from_tree(
-            store.get_object_tree(mine[0].metadata.message_id),
+            tree,
             lambda name: store.get(name) or b"",
             lambda _: None,
             return_type=Message,

@@ -46,7 +46,7 @@ def run(
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedbn", "scaffold"])
-@pytest.mark.parametrize("vectorised", ["auto", "off"])
+@pytest.mark.parametrize("vectorised", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_the_same_configuration_simulated_and_deployed_gives_the_same_model(
     tmp_path: Path, data_dir: Path, strategy: str, vectorised: str
 ) -> None:

@@ -74,6 +74,7 @@ def test_each_site_of_phantoms_has_a_picture_in_the_run_and_in_its_report(tmp_pa
     assert page.count(IN_PAGE) == 2
 
 
+@pytest.mark.slow
 def test_private_data_are_in_no_picture(tmp_path: Path) -> None:
     finished = run_in(tmp_path, shown=False)
     assert not (finished.folder / "pictures").exists()

@@ -1,6 +1,7 @@
 """What SCAFFOLD converges to, through the real loop and client, on unlike sites."""
 
 import numpy as np
+import pytest
 import torch
 
 from fedward.common.config.loader import load_run_config
@@ -48,6 +49,7 @@ def test_scaffold_settles_where_the_unweighted_mean_gradient_of_the_sites_is_zer
     assert weighted > 10 * unweighted, "the sites differ in size, or both would be zero"
 
 
+@pytest.mark.slow
 def test_fedavg_settles_nearer_to_where_the_weighted_mean_gradient_is_zero() -> None:
     weighted, unweighted = settled("fedavg")
     assert weighted < unweighted

@@ -184,8 +184,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_another_model(tmp_pa
     [
         [],
         ["strategy.name=scaffold"],
-        ["strategy.name=fedprox", "strategy.proximal_mu=0.5"],
-        ["strategy.name=fedbn", "model.norm=layer"],
+        pytest.param(["strategy.name=fedprox", "strategy.proximal_mu=0.5"], marks=pytest.mark.slow),
+        pytest.param(["strategy.name=fedbn", "model.norm=layer"], marks=pytest.mark.slow),
         ["shared=[head.*]"],
         ["model.name=ft-transformer", "model.hidden=null", "model.d_token=8"],
     ],

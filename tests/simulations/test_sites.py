@@ -249,16 +249,16 @@ def test_a_thousand_generated_sites_are_named_at_once_and_made_one_by_one() -> N
     config = load_run_config(find_config("many_sites")).config
     task, seconds = build_task(config, Path()), []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         sites = sites_of(config.data)
         assert len(sites.site_ids) == 1000
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < 0.05
     one_site = []
     for site in sites.site_ids[:10]:
-        start = time.perf_counter()
+        start = time.process_time()
         task.datasets(sites.source(site), Split(1, 0.2))
-        one_site.append(time.perf_counter() - start)
+        one_site.append(time.process_time() - start)
     assert min(one_site) < 0.003
 
 
