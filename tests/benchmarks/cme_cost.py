@@ -6,7 +6,8 @@ CPU time. A snapshot is the weight as torch holds it, float32, until its product
 figure is the median over snapshots, memory the most that was allocated at once. The share is that
 of one site and round with the default layer and as many epochs as snapshots, plain training and
 watched training taking turns: the median of the paired ratios, with their middle half. `control` is
-the same of two plain runs: what the ratio may be off by on a busy machine.
+the same of two plain runs: what the ratio may be off by on a busy machine. Last, what influence and
+cosine of a round's updates cost the coordinator.
 """
 
 import argparse
@@ -26,10 +27,12 @@ from fedward.client.training import PlainStep, train_locally
 from fedward.common.config.monitor import CmeConfig
 from fedward.common.monitoring.layers import WatchedLayer
 from fedward.common.monitoring.stream import CmeStream
+from fedward.common.monitoring.updates import update_figures
 from fedward.common.quiet import quiet_third_parties
 from fedward.common.task import Batch, PatientDataset
 
 SHAPES = ((128, 128), (512, 4608), (1024, 3072), (2048, 1024))
+UPDATES = ((100, 1_000), (4, 4_000_000))
 NUM_SNAPSHOTS, FEW = 200, 12
 GOAL_MS, GOAL_SHARE, GOAL_BYTES = 1.0, 0.03, 2**20
 NUM_EPOCHS, BATCH_SIZE, NUM_COLUMNS = 4, 32, 64
@@ -68,6 +71,9 @@ def main() -> int:
     met = [report_shape(shape) for shape in SHAPES]
     print(f"\n{'local epoch ms':>14} {'watched / plain':>16}  middle half   {'control':>8}  goal")
     met += [report_share(num_rows, arguments.repetitions) for num_rows in (1500, 5000)]
+    print(f"\n{'sites':>6} {'parameters':>11}  influence and cosine, ms a round")
+    for num_sites, num_parameters in UPDATES:
+        report_updates(num_sites, num_parameters)
     return 0 if all(met) else 1
 
 
@@ -130,6 +136,22 @@ def report_share(num_rows: int, repetitions: int) -> bool:
     told = f"{1 + GOAL_SHARE}: {'met' if met else 'MISSED'}" if applies else "- (below 50 ms)"
     print(f"{epoch_ms:14.1f} {ratio:16.4f}  {low:.4f}-{high:.4f} {control:8.4f}  {told}")
     return met
+
+
+def report_updates(num_sites: int, num_parameters: int) -> None:
+    """Print what one round's updates cost."""
+    generator = np.random.default_rng(1)
+    received = generator.standard_normal(num_parameters, dtype=np.float32)
+    trained = [
+        received + np.float32(0.01) * generator.standard_normal(num_parameters, dtype=np.float32)
+        for _ in range(num_sites)
+    ]
+    seconds = []
+    for _ in range(FEW):
+        began = time.process_time()
+        update_figures(received, trained, [1.0] * num_sites)
+        seconds.append(time.process_time() - began)
+    print(f"{num_sites:>6} {num_parameters:>11,}  {1e3 * statistics.median(seconds):.1f}")
 
 
 def training_s(rows: PatientDataset, *, is_watched: bool) -> float:

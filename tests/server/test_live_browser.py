@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.server.chromium import headless
 from tests.server.live_stand import GrowingRun
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -50,21 +51,7 @@ engine: {name: inprocess}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    yield from headless(CHROMIUM, DRIVER, reachable="127.0.0.1")
 
 
 class Started:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedward.server.report import build_report
+from tests.server.chromium import headless
 from tests.server.report_fixture import FakeRun, build_run
 from tests.server.report_images import build_image_run
 
@@ -40,21 +41,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    yield from headless(CHROMIUM, DRIVER)
 
 
 @pytest.fixture(scope="module", params=[*RUNS, "with images"])
