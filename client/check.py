@@ -20,6 +20,7 @@ from fedward.client.data.source import site_source
 from fedward.client.database import open_database
 from fedward.client.findings import Finding, Status
 from fedward.client.policy import check_request
+from fedward.client.releases import ReleaseLedger
 from fedward.common.config.site import LoadedSite
 from fedward.common.deployment import study_of
 from fedward.common.errors import (
@@ -63,6 +64,7 @@ def check_site(
         found += check_key(site, kit)
     found.append(_salt(site))
     found.append(_database(site))
+    found.append(_synthetic(site))
     found += _machine(site)
     if kit is not None:
         found += check_roster(kit, now)
@@ -106,6 +108,32 @@ def _database(site: LoadedSite) -> Finding:
         text = f"{path}: damaged ({verdict})"
         return Finding("storage.database", "fail", text, "restore it from a backup")
     return Finding("storage.database", "ok", f"{path.name} can be written")
+
+
+def _synthetic(site: LoadedSite) -> Finding:
+    """Return what may leave for synthetic patients, and what left already."""
+    limits, database = site.config.limits, site.file(site.config.database)
+    ledger = ReleaseLedger(database if database.exists() else None)
+    try:
+        rows = ledger.num_rows(site.config.site)
+        epsilon, delta = ledger.spent(site.config.site)
+    except StorageError as error:
+        return Finding("storage.database", "fail", str(error))
+    finally:
+        ledger.close()
+    allowed = limits.synthetic_rows
+    left = max(allowed - rows, 0)
+    parts = ["no synthetic rows leave"]
+    if allowed or rows:
+        parts = [f"{rows} synthetic rows left this site, {left} of {allowed} may leave yet"]
+    parts.append(f"histograms for a copula {'may leave' if limits.synthetic_sums else 'stay'}")
+    if epsilon:
+        parts.append(f"noised ones have cost epsilon {epsilon:g}, delta {delta:g}")
+    spent = allowed > 0 and left == 0
+    advice = "limits.synthetic_rows is spent; each further row tells more of patients"
+    return Finding(
+        "config.synthetic", "warn" if spent else "ok", "; ".join(parts), advice if spent else ""
+    )
 
 
 def _machine(site: LoadedSite) -> Iterator[Finding]:
@@ -185,7 +213,12 @@ def _run(site: LoadedSite, request: RunRequest, *, count_patients: bool) -> Find
             source = site_source(site, schema, study.config.data.image)
             num_patients = len(study.task.datasets(source, study.split).train)
         check_request(
-            request, site.config, num_patients=num_patients, payload_bytes=payload, schema=schema
+            request,
+            site.config,
+            num_patients=num_patients,
+            payload_bytes=payload,
+            schema=schema,
+            rows_released=_rows_released(site, study.run_key),
         )
     except SiteDataError as error:
         return Finding("data.run", "fail", str(error), "this run leaves too few patients here")
@@ -196,3 +229,13 @@ def _run(site: LoadedSite, request: RunRequest, *, count_patients: bool) -> Find
         return Finding("config.run", "fail", str(error), "correct run.yaml or site.yaml")
     text = f"{study.config.name}: within the limits, {payload} bytes a round"
     return Finding("config.run", "ok", text)
+
+
+def _rows_released(site: LoadedSite, run_key: str) -> int:
+    """Return how many synthetic rows left the site in other runs."""
+    database = site.file(site.config.database)
+    ledger = ReleaseLedger(database if database.exists() else None)
+    try:
+        return ledger.num_rows(site.config.site, except_run=run_key)
+    finally:
+        ledger.close()

@@ -5,8 +5,9 @@ the number of patients and one loss; the receipt; and a report of figures under 
 to which the gate adds the head of the site's audit trail (`common/chain.py`).
 All of it together is no larger than the received model and a small margin. Figures of too few
 patients stay at the site (`client/suppression.py`). Those of how weights move (CME) leave where
-the site lists them, rounded, and never beside a masked vector. What was let out or refused is
-written to the site's audit trail first.
+the site lists them, rounded, and never beside a masked vector. Synthetic rows are counted against
+a budget for good (`client/releases.py`). What was let out or refused is written to the site's
+audit trail first.
 """
 
 import json
@@ -19,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import RecordDict
 
+from fedward.client.releases import Release, ReleaseLedger
+from fedward.client.report_form import CME, COUNTS, check_report
 from fedward.client.suppression import Family, suppress, suppress_sums
+from fedward.client.synthesis_report import SYNTHESIS
 from fedward.common.chain import Head
 from fedward.common.errors import FedwardError, RefusedError, SiteDataError
 from fedward.common.monitoring import telemetry
@@ -39,16 +43,8 @@ MARGIN_BYTES = 64 * 1024
 MARGIN_SHARE = 1.05
 MAX_REPORT_BYTES = 64 * 1024
 NORM_CHUNK = 1 << 20
-MAX_NAME = 100
-MAX_REASON = 200
-COUNTS = frozenset({"num_examples", "seconds", "num_steps"})
-CME = "cme"
-VALIDATION = "validation"
-FIGURES = frozenset({"metrics", "calibration", "subgroups", VALIDATION, CME})
 AUDIT = "audit"
 """Where the gate itself puts the head of the site's log, for the coordinator to sign."""
-_FIGURE_KEYS = frozenset({"value", "low", "high", "n", "reason"})
-_CURVE_KEYS = frozenset({"predicted", "observed", "n"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,8 @@ class EgressRules:
     """Which figures of `report.cme` leave, as in site.yaml; always rounded."""
     families: tuple[Family, ...] = ()
     """How the subgroups of the schema overlap; see `suppression.families_of`."""
+    synthetic_rows: int = 0
+    """Most synthetic rows that ever leave; this one is off by default, in simulations too."""
 
 
 class Log(Protocol):
@@ -82,14 +80,27 @@ class Gate:
     Args:
         rules: the site's own.
         log: gets names, forms, sizes and hashes, never values; None in simulations.
+        releases: where synthetic rows are counted; None: in memory.
     """
 
-    def __init__(self, rules: EgressRules | None = None, log: Log | None = None) -> None:
+    def __init__(
+        self,
+        rules: EgressRules | None = None,
+        log: Log | None = None,
+        releases: ReleaseLedger | None = None,
+    ) -> None:
         self.rules = rules or EgressRules()
         self._log = log
+        self._releases = releases or ReleaseLedger(None)
 
     def let_out(
-        self, update: Update, instruction: Instruction, *, loss_name: str, mask: Mask | None = None
+        self,
+        update: Update,
+        instruction: Instruction,
+        *,
+        loss_name: str,
+        mask: Mask | None = None,
+        book: Callable[[], int] | None = None,
     ) -> RecordDict:
         """Return the records that leave the site.
 
@@ -98,6 +109,7 @@ class Gate:
             instruction: what was asked; the reply may hold exactly the arrays that came with it.
             loss_name: the metric that is sent beside the number of examples.
             mask: the last step, for secure aggregation; after it values mean nothing alone.
+            book: writes synthetic rows down once all else is in order, and returns what is left.
 
         Raises:
             RefusedError: a rule of the site forbids it; the text says which, and may leave.
@@ -110,6 +122,10 @@ class Gate:
             if mask is not None:
                 passed = replace(passed, vectors=mask(passed.vectors), report=_without_cme(passed))
             self._check_size(passed, instruction)
+            if book is not None:
+                synthesis = passed.report.get(SYNTHESIS, {})
+                told = {**synthesis, "rows_left": book()}
+                passed = replace(passed, report={**passed.report, SYNTHESIS: told})
         except FedwardError as error:
             self._note("refused", instruction, asked=loss_name, why=str(error))
             raise
@@ -138,6 +154,32 @@ class Gate:
         update = Update(max(int(sums[0]), 1), 0.0, {"sums": cleared})
         return self.let_out(update, asked, loss_name="loss")
 
+    def let_out_release(self, release: Release, binding: Binding, form: Vectors) -> RecordDict:
+        """Return synthetic rows, or sums to draw them from, as the records that leave the site.
+
+        How many patients there are is not said: beside the sizes of the classes that are given it
+        would tell that of a class that is withheld.
+
+        Args:
+            release: what was made.
+            binding: of the query.
+            form: the arrays that the signed request asks for; nothing else leaves.
+
+        Raises:
+            RefusedError, SiteDataError, StorageError: as `let_out`; also where the budget of rows
+                is spent.
+        """
+        fewest = max(self.rules.min_cohort, 1)
+        self._check_cohort(release.num_patients)
+        return self.let_out(
+            Update(fewest, 0.0, release.vectors, {SYNTHESIS: release.report}),
+            Instruction(binding, form),
+            loss_name="loss",
+            book=lambda: self._releases.book(
+                release, run_key=binding.run_key, limit=self.rules.synthetic_rows
+            ),
+        )
+
     def _checked(
         self, update: Update, instruction: Instruction, loss_name: str
     ) -> tuple[Update, int]:
@@ -147,7 +189,7 @@ class Gate:
             raise SiteDataError(f"{loss_name} is not finite; nothing is sent")
         self._check_cohort(update.num_examples)
         self._check_norm(update, instruction)
-        _check_report(update.report)
+        check_report(update.report)
         report, withheld = self._cleared(update)
         return replace(update, report=report), withheld
 
@@ -269,96 +311,6 @@ def _distance(new: npt.NDArray[Any], old: npt.NDArray[Any]) -> float:
         step = new[here].astype(np.float64) - old[here].astype(np.float64)
         squares += float(step @ step)
     return math.sqrt(squares)
-
-
-def _check_report(report: Mapping[str, Any]) -> None:
-    """Refuse a report with another key or form than those that are known."""
-    # The messages never quote what was found: it may be a patient's.
-    if not set(report) <= COUNTS | FIGURES:
-        raise SiteDataError(
-            "the report has a key that is not on the list of what may leave: "
-            f"{', '.join(sorted(COUNTS | FIGURES))}; nothing is sent"
-        )
-    counts = report.get("num_examples", {})
-    tests = {
-        "seconds": _is_number(report.get("seconds", 0)),
-        "num_steps": _is_number(report.get("num_steps", 0)),
-        "num_examples": _are_numbers(counts) and set(counts) <= {"train", "test"},
-        "metrics": _are_figures(report.get("metrics", {})),
-        "subgroups": _are_groups(report.get("subgroups", {})),
-        "calibration": "calibration" not in report or _is_curve(report["calibration"]),
-        VALIDATION: VALIDATION not in report or _is_validation(report[VALIDATION]),
-        CME: telemetry.is_telemetry(report.get(CME, {})),
-    }
-    for key, fits in tests.items():
-        if not fits:
-            raise SiteDataError(f"report.{key} holds something else than figures; nothing is sent")
-
-
-def _is_number(value: object) -> bool:
-    # No bare integer either where it is so large that it could carry a text.
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) < 2**53
-    )
-
-
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, Mapping) and all(
-        _is_name(name) and (value is None or _is_number(value)) for name, value in values.items()
-    )
-
-
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= MAX_NAME
-
-
-def _are_figures(figures: object) -> bool:
-    return isinstance(figures, Mapping) and all(
-        _is_name(name) and _is_figure(figure) for name, figure in figures.items()
-    )
-
-
-def _is_figure(figure: object) -> bool:
-    if not isinstance(figure, Mapping) or not {"value"} <= set(figure) <= _FIGURE_KEYS:
-        return False
-    reason = figure.get("reason")
-    fits = reason is None or (isinstance(reason, str) and len(reason) <= MAX_REASON)
-    numbers = [figure.get(key) for key in ("value", "low", "high", "n")]
-    return fits and all(number is None or _is_number(number) for number in numbers)
-
-
-def _are_groups(groups: object) -> bool:
-    return isinstance(groups, Mapping) and all(
-        _is_name(name)
-        and isinstance(group, Mapping)
-        and set(group) == {"metrics"}
-        and _are_figures(group["metrics"])
-        for name, group in groups.items()
-    )
-
-
-def _is_curve(curve: object) -> bool:
-    if not isinstance(curve, Mapping) or set(curve) != _CURVE_KEYS:
-        return False
-    columns = list(curve.values())
-    if not all(isinstance(column, list | tuple) for column in columns):
-        return False
-    numbers = [number for column in columns for number in column]
-    return len({len(column) for column in columns}) == 1 and all(map(_is_number, numbers))
-
-
-def _is_validation(found: object) -> bool:
-    return (
-        isinstance(found, Mapping)
-        and set(found) == {"loss", "num_examples"}
-        and _are_numbers(found)
-        and found["loss"] is not None
-        and isinstance(found["num_examples"], int)
-        and found["num_examples"] > 0
-    )
 
 
 def _without_cme(update: Update) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -24,9 +25,11 @@ from fedward.client.cohort import hash_patients, read_salt, record_cohort
 from fedward.client.data.source import HospitalSource, site_source
 from fedward.client.database import maps_folder
 from fedward.client.egress import EgressRules, Gate
+from fedward.client.keyed_source import KeyedSource
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
 from fedward.client.policy import check_request
+from fedward.client.releases import ReleaseLedger
 from fedward.client.retention import purge_old, tidy_scans
 from fedward.client.site import Site
 from fedward.client.store import SiteStore
@@ -42,7 +45,12 @@ from fedward.common.release import RELEASE_QUERY
 from fedward.common.request import RunRequest, read_request
 from fedward.common.study import Kind, Study
 from fedward.common.tables.schema import TableSchema, load_schema
+from fedward.common.tables.table import Table
 from fedward.common.task import SiteData, Statistics
+from fedward.common.tasks.ehr_classification import EhrClassification
+
+if TYPE_CHECKING:
+    from fedward.client.synthesis import Synthesis
 
 KINDS: tuple[Kind, ...] = ("federated", "local")
 KEPT_DESKS = 2
@@ -95,6 +103,7 @@ class Hospital:
         self._messages = MessageLedger(self.database)
         self._models = Models(self.database, config.site)
         self._store = SiteStore(self.database)
+        self._releases = ReleaseLedger(self.database)
         self._desks: dict[tuple[str, Kind], Desk] = {}
         self._sources: dict[ImageConfig | None, HospitalSource] = {}
         self._check_roster()
@@ -120,7 +129,7 @@ class Hospital:
         request = self._request(run_config)
         desk = self._desk_for(message, request)
         num_vectors = 2 if desk.study.strategy.name == "scaffold" else 1
-        self._check(request, payload_bytes=4 * desk.num_parameters * num_vectors)
+        self._check(request, desk.study, payload_bytes=4 * desk.num_parameters * num_vectors)
         self._keep_anchor(message)
         binding = read_binding(message)
         if message.metadata.message_type == CONSENT_QUERY:
@@ -163,8 +172,11 @@ class Hospital:
             self._refuse(request, error)
         return request
 
-    def _check(self, request: RunRequest, *, payload_bytes: int) -> None:
+    def _check(self, request: RunRequest, study: Study, *, payload_bytes: int) -> None:
         """Refuse what the site's limits do not allow."""
+        # What this very run was given already is not asked of the budget a second time.
+        site = self.site.config.site
+        rows_released = self._releases.num_rows(site, except_run=study.run_key)
         try:
             check_request(
                 request,
@@ -172,6 +184,7 @@ class Hospital:
                 num_patients=self._num_patients(request),
                 payload_bytes=payload_bytes,
                 schema=self._schema,
+                rows_released=rows_released,
             )
         except RefusedError as error:
             self._refuse(request, error)
@@ -214,13 +227,14 @@ class Hospital:
 
     def _prepare(self, request: RunRequest, study: Study) -> Desk:
         """Build model, trainer and gate, and write down whose data the run uses."""
-        self._check(request, payload_bytes=0)  # before a model of somebody's own is imported
+        self._check(request, study, payload_bytes=0)  # before a model of somebody's own is imported
         model = study.new_model()
         shared = study.shared_of(model)
         settings = TrainerSettings.of(study, maps=maps_folder(self.database) / study.run_key)
         trainer = LocalTrainer(study.task, model.to(self.device), shared, settings)
         place = self._place(study)
-        app = make_client_app(lambda context: place, trainer, Gate(self._rules, self.trail))
+        gate = Gate(self._rules, self.trail, self._releases)
+        app = make_client_app(lambda context: place, trainer, gate, self._synthesis(study))
         source = self._source(study.config.data.image)
         hashes = hash_patients(source.patient_ids(), self._salt)
         record_cohort(self.database, study.run_key, hashes)
@@ -243,7 +257,24 @@ class Hospital:
         def sums() -> Statistics:
             return study.task.local_statistics(source, study.split)
 
-        return Site(self.site.config.site, read, sums, self._store)
+        def training() -> Table:
+            assert isinstance(study.task, EhrClassification), "no other task makes rows"
+            return study.task.training_rows(source, study.split)
+
+        return Site(self.site.config.site, read, sums, self._store, training)
+
+    def _synthesis(self, study: Study) -> "Synthesis | None":
+        """Return what answers for a run that makes synthetic rows."""
+        if study.config.synthesis is None:
+            return None
+        if study.kind != "federated":
+            raise RefusedError("a run that makes synthetic rows has no baselines")
+        from fedward.client.synthesis import Synthesis  # scikit-learn: seconds
+
+        try:
+            return Synthesis(study, KeyedSource(self._salt), self.site.config.min_cohort)
+        except ConfigError as error:
+            raise RefusedError(f"the run's configuration cannot be used: {error}") from error
 
     def _keep_anchor(self, message: Message) -> None:
         """Keep the head of our log that the coordinator has signed; a wrong one is written down."""
@@ -306,6 +337,7 @@ class Hospital:
             min_cohort=config.min_cohort,
             payload_bytes=config.limits.payload_bytes,
             update_norm=config.limits.update_norm,
+            synthetic_rows=config.limits.synthetic_rows,
             show_metrics=config.show_metrics,
             telemetry=config.telemetry,
             families=families_of(self._schema),

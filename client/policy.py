@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedward.client.plugins import why_not_allowed
+from fedward.client.releases import why_no_rows
 from fedward.common.config.loader import run_config_from_dict
 from fedward.common.config.run import RunConfig
 from fedward.common.config.site import LimitsConfig, SiteConfig
@@ -14,13 +15,14 @@ from fedward.common.request import RunRequest
 from fedward.common.tables.schema import TableSchema, load_schema
 
 
-def check_request(
+def check_request(  # noqa: PLR0913 - the request, the rules, and four facts of the site
     request: RunRequest,
     site: SiteConfig,
     *,
     num_patients: int,
     payload_bytes: int,
     schema: TableSchema | None = None,
+    rows_released: int = 0,
 ) -> None:
     """Refuse a run that asks for more than the site allows. Reads no patient.
 
@@ -30,6 +32,7 @@ def check_request(
         num_patients: training patients of the site, to count steps as epochs.
         payload_bytes: size of the shared model, which one answer carries.
         schema: the site's own; None: the shipped one that site.yaml names.
+        rows_released: synthetic rows that left the site before, in other runs.
 
     Raises:
         RefusedError: names every rule that is broken, with both values; its text may leave.
@@ -44,7 +47,8 @@ def check_request(
     broken = [
         *_local_work(asked, limits, num_patients),
         *_sizes(asked, limits, payload_bytes),
-        *_privacy(request.config.get("privacy"), limits),
+        *_privacy(*_budget(request.config, asked), limits),
+        *_synthesis(asked, limits, rows_released),
         *_model(asked, site),
         *_schema(request.schema, own),
     ]
@@ -90,7 +94,14 @@ def _sizes(asked: RunConfig, limits: LimitsConfig, payload_bytes: int) -> Iterat
         )
 
 
-def _privacy(section: object, limits: LimitsConfig) -> Iterator[str]:
+def _budget(config: Mapping[str, Any], asked: RunConfig) -> tuple[str, object]:
+    """Return the section that says what a run costs in privacy: its name, and what it holds."""
+    if asked.synthesis is not None and asked.synthesis.is_private:
+        return "synthesis", config["synthesis"]
+    return "privacy", config.get("privacy")
+
+
+def _privacy(name_of: str, section: object, limits: LimitsConfig) -> Iterator[str]:
     # Whatever steers a run beside the gradients is paid for out of this budget as well: sums for
     # preprocessing, and the loss on validation patients that may end a run.
     bounds = {"epsilon": limits.epsilon, "delta": limits.delta}
@@ -100,11 +111,27 @@ def _privacy(section: object, limits: LimitsConfig) -> Iterator[str]:
         asked = section.get(name) if isinstance(section, Mapping) else None
         if isinstance(asked, bool) or not isinstance(asked, int | float):
             yield (
-                f"privacy.{name}: the run does not say, the site demands at most {bound:g} "
+                f"{name_of}.{name}: the run does not say, the site demands at most {bound:g} "
                 f"(limits.{name})"
             )
         elif not 0 <= asked <= bound:
-            yield _rule(f"privacy.{name}", asked, f"limits.{name}", bound)
+            yield _rule(f"{name_of}.{name}", asked, f"limits.{name}", bound)
+
+
+def _synthesis(asked: RunConfig, limits: LimitsConfig, rows_released: int) -> Iterator[str]:
+    synthesis = asked.synthesis
+    if synthesis is None:
+        return
+    if not synthesis.asks_for_rows:
+        if not limits.synthetic_sums:
+            yield (
+                f"synthesis.method: {synthesis.method} asks for histograms and correlations, and "
+                "the site lets none out (limits.synthetic_sums)"
+            )
+        return
+    why = why_no_rows(synthesis.rows_per_site, released=rows_released, limit=limits.synthetic_rows)
+    if why is not None:
+        yield why
 
 
 def _model(asked: RunConfig, site: SiteConfig) -> Iterator[str]:

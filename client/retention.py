@@ -22,8 +22,8 @@ from fedward.common.config.site import LoadedSite
 from fedward.common.errors import StorageError
 
 CONNECT_S = 2.0
-# What a person decided and what was logged does not age.
-KEPT = frozenset({"audit", "anchors", "approvals", "pins"})
+# What a person decided, what was logged, and what was released do not age.
+KEPT = frozenset({"audit", "anchors", "approvals", "pins", "releases"})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fedward.client.store import SiteStore
 from fedward.common.errors import NoPatientsError
+from fedward.common.tables.table import Table
 from fedward.common.task import SiteData, Statistics
 
 
@@ -17,12 +18,14 @@ class Site:
         read: returns the prepared data for given federation statistics (None: its own).
         sums: returns the additive preprocessing statistics of its training rows.
         store: what it remembers between rounds.
+        training: returns the rows that it learns from, for synthetic ones; None: it makes none.
     """
 
     site_id: str
     read: Callable[[Statistics | None], SiteData] = field(repr=False)
     sums: Callable[[], Statistics] = field(repr=False)
     store: SiteStore = field(repr=False)
+    training: Callable[[], Table] | None = field(default=None, repr=False)
     _prepared: tuple[bytes, SiteData] | None = field(default=None, repr=False)
 
     def data(self, statistics: Statistics | None) -> SiteData:

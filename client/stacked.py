@@ -22,13 +22,16 @@ from torch.func import functional_call
 
 from fedward.client.cme import RoundWatch
 from fedward.client.corrections import Correction, Corrector
+from fedward.client.memory import activation_bytes
 from fedward.client.optimizers import Optimizer
+from fedward.client.privacy.ghost import recorded
+from fedward.client.privacy.stack import PrivateSite, Stack
 from fedward.client.sampling import Sampler
 from fedward.client.schedule import Drawn, Ints, Schedule, StackedBatch, draw
 from fedward.client.training import LocalResult, Parameters, PlainStep
 from fedward.common.models import MLP, FTTransformer, LogisticRegression, ft_transformer, layers
 from fedward.common.parameters import ParameterSet
-from fedward.common.task import Batch, PatientDataset
+from fedward.common.task import PatientDataset
 from fedward.common.vectors import Vector
 
 MEMORY_LIMIT_BYTES = 256 * 2**20
@@ -49,10 +52,12 @@ class StackedResult:
     Args:
         results: one per site.
         vectors_SD: wire vectors of `ParameterSet.of(model)`, one row per site.
+        tallies: of private training, what each site's steps saw; it is private.
     """
 
     results: list[LocalResult]
     vectors_SD: Matrix
+    tallies: Sequence[dict[str, float]] = ()
 
 
 def can_stack(model: nn.Module) -> bool:
@@ -77,6 +82,7 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
     sampler: Sampler,
     rngs: Sequence[torch.Generator],
     watches: Sequence[RoundWatch] = (),
+    private: Sequence[PrivateSite] = (),
 ) -> StackedResult:
     """Return what every site learned; `model` keeps its weights.
 
@@ -88,6 +94,7 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
         sampler: draws each site's batches.
         rngs: one per site, the same as for `train_locally`.
         watches: one per site, which look on at the site's own steps; or none.
+        private: one per site, where gradients are clipped per patient and noised; or none.
 
     Raises:
         ValueError: `can_stack(model)` is False.
@@ -99,9 +106,15 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
     start_SD = np.broadcast_to(start, (len(datasets), full.size))
     trained_SD = np.empty(start_SD.shape, dtype=np.float32)
     loss_S = np.empty(len(datasets))
-    drawn = [draw(data, sampler, rng) for data, rng in zip(datasets, rngs, strict=True)]
+    drawn = [
+        draw(data, sampler, rng, keep_empty=bool(private))
+        for data, rng in zip(datasets, rngs, strict=True)
+    ]
+    tallies: list[dict[str, float]] = [{} for _ in private]
     for sites in _chunks(model, datasets, drawn):
         chunk = _Chunk(model, start_SD[sites], step, sites)
+        if private:
+            chunk.make_private([private[site] for site in sites])
         lookouts = _Lookouts(chunk, sites, watches, drawn)
         lookouts.after(0)
         batches = Schedule([datasets[s] for s in sites], [drawn[s] for s in sites])
@@ -109,11 +122,13 @@ def train_stacked(  # noqa: PLR0913 - the parts of `train_locally`, for many sit
             chunk.step(batch)
             lookouts.after(number)
         trained_SD[sites], loss_S[sites] = chunk.vectors_SD(), chunk.loss_S()
+        for site, tally in zip(sites if private else (), chunk.tallies(), strict=True):
+            tallies[site] = tally
     results = [
         LocalResult(loss, len(site.lengths), len(data))
         for loss, site, data in zip(loss_S.tolist(), drawn, datasets, strict=True)
     ]
-    return StackedResult(results, trained_SD)
+    return StackedResult(results, trained_SD, tallies)
 
 
 class _Chunk:
@@ -139,25 +154,47 @@ class _Chunk:
         self._correct = _corrector(step.correction, self._trained, sites)
         self._loss_S = torch.zeros(len(sites), dtype=torch.float64, device=device)
         self._num_rows_S = torch.zeros_like(self._loss_S)
+        self._stack: Stack | None = None
+
+    def make_private(self, sites: Sequence[PrivateSite]) -> None:
+        """Clip and noise the gradients of every step from now on."""
+        shapes = {name: tuple(t.shape[1:]) for name, t in self._trained.items()}
+        self._stack = Stack(sites, shapes, self._loss_S.device)
 
     def step(self, batch: StackedBatch) -> None:
         """Take one step of the first K sites."""
-        num_busy, size = batch.weight_KB.shape
+        num_busy = len(batch.weight_KB)
         trained = {name: t[:num_busy].requires_grad_() for name, t in self._trained.items()}
-        fixed = {name: t[:num_busy] for name, t in self._fixed.items()}
-        rows = {key: x.view(num_busy, size, *x.shape[1:]) for key, x in batch.rows.items()}
-        outputs: Tensor = functional_call(self._model, trained | fixed, (rows,))
-        # The loss never couples samples, so that the samples of all sites can be one batch for it.
-        losses = self._loss_per_sample(outputs.flatten(0, 1), batch.rows)
-        loss_K = (losses.view(num_busy, size) * batch.weight_KB).sum(dim=1)
         leaves = list(trained.values())
         gradients: Sequence[Tensor]
-        gradients = torch.autograd.grad(loss_K.sum(), leaves, materialize_grads=True)
+        if self._stack is None:
+            losses = self._losses(trained, batch)
+            loss_K = (losses.view_as(batch.weight_KB) * batch.weight_KB).sum(dim=1)
+            gradients = torch.autograd.grad(loss_K.sum(), leaves, materialize_grads=True)
+        else:
+            with recorded(self._model) as calls:
+                losses = self._losses(trained, batch)
+            named, loss_K = self._stack.gradients(calls, losses, batch)
+            gradients = [named[name] for name in trained]
         if self._correct is not None:
             gradients = self._correct(leaves, gradients, num_busy)
         self._optimizer.step(gradients, num_first=num_busy)
         self._loss_S[:num_busy] += loss_K.detach() * batch.num_rows_K
         self._num_rows_S[:num_busy] += batch.num_rows_K
+
+    def _losses(self, trained: dict[str, Tensor], batch: StackedBatch) -> Tensor:
+        """Return the (K * B,) losses."""
+        num_busy, size = batch.weight_KB.shape
+        fixed = {name: t[:num_busy] for name, t in self._fixed.items()}
+        rows = {key: x.view(num_busy, size, *x.shape[1:]) for key, x in batch.rows.items()}
+        outputs: Tensor = functional_call(self._model, trained | fixed, (rows,))
+        # The loss never couples samples, so that the samples of all sites can be one batch for it.
+        return self._loss_per_sample(outputs.flatten(0, 1), batch.rows)
+
+    def tallies(self) -> Sequence[dict[str, float]]:
+        """Return what the private steps of each site saw; nothing of plain ones."""
+        stack = self._stack
+        return [] if stack is None else [stack.summary(row) for row in range(len(self._loss_S))]
 
     def parameters_of(self, row: int) -> Parameters:
         """Return one site's weights by name, as they are now."""
@@ -248,22 +285,6 @@ def _chunks(
         return [order]
     row = {key: column[:1] for key, column in datasets[int(order[0])].rows.items()}
     weight_bytes = sum(p.nbytes for p in model.parameters())
-    site_bytes = COPIES * weight_bytes + 2 * batch_rows * _activation_bytes(model, row)
+    site_bytes = COPIES * weight_bytes + 2 * batch_rows * activation_bytes(model, row)
     size = max(1, MEMORY_LIMIT_BYTES // site_bytes)
     return [order[place : place + size] for place in range(0, len(order), size)]
-
-
-def _activation_bytes(model: nn.Module, batch: Batch) -> int:
-    """Return the bytes that one forward pass keeps for the backward pass, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = 0
-
-    def count(tensor: Tensor) -> Tensor:
-        nonlocal kept
-        if tensor.untyped_storage().data_ptr() not in weights:
-            kept += tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        model(batch)
-    return kept

@@ -134,7 +134,7 @@ class PlainStep:
         self.optimizer = optimizer
         self.correction = correction
         self.execution = None if execution is None or execution.is_plain else execution
-        self._bound: _Bound | None = None
+        self._bound: BoundOptimizer | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor | None:
         """Return the mean loss before the step; None for an empty batch.
@@ -146,7 +146,7 @@ class PlainStep:
             return None
         bound = self._bound
         if bound is None or bound.model is not model:
-            bound = self._bound = _Bound(model, self.optimizer, self.correction)
+            bound = self._bound = BoundOptimizer(model, self.optimizer, self.correction)
         # `backward` is quicker than `torch.autograd.grad` by a tenth of a small step, and adds up.
         for parameter in bound.parameters:
             parameter.grad = None
@@ -174,8 +174,8 @@ class PlainStep:
         return torch.stack(losses).sum()
 
 
-class _Bound:
-    """The parts of a plain step that belong to one model."""
+class BoundOptimizer:
+    """The parts of a step that belong to one model: its trained weights and their optimiser."""
 
     def __init__(
         self, model: nn.Module, settings: OptimizerSettings, correction: Correction | None

@@ -17,6 +17,7 @@ from fedward.common.monitoring.layers import watched_layers
 from fedward.common.request import RunRequest
 from fedward.common.study import Kind, Study
 from fedward.common.tables.schema import TableSchema, load_schema
+from fedward.common.tables.synthetic_rows import counts_of
 from fedward.common.task import Split
 
 LONGEST_ROUND_S = 3600.0
@@ -47,6 +48,8 @@ def make_request(
     _, _ = study.initial  # names what cannot be built
     if asked.monitor.cme is not None:
         watched_layers(study.new_model(), asked.monitor.cme.layers)  # or cannot be watched
+    if asked.synthesis is not None:
+        counts_of(asked.synthesis, schema.class_names)  # names a class that does not exist
     return RunRequest(operator, run_config_dict(asked), schema_values(schema), now, consortium)
 
 

@@ -4,7 +4,8 @@ FedwardError                70  a bug, if nothing below fits
  ├── ConfigError             2  run.yaml or site.yaml cannot be used as written
  │    └── RefusedError       2  a run asks for more than a site allows
  ├── SiteDataError           3  a site's files do not hold what the schema promises
- │    └── NoPatientsError    3  nothing left to train or test on
+ │    ├── NoPatientsError    3  nothing left to train or test on
+ │    └── ShortfallError     3  fewer synthetic rows can be had than were asked for
  ├── NetworkError            4  no connection
  │    └── TrustError         4  a key, signature or certificate is not trusted
  ├── QuorumLostError         5  too few sites answered, too often
@@ -39,6 +40,10 @@ class SiteDataError(FedwardError):
 
 class NoPatientsError(SiteDataError):
     """A site, or one part of its split, holds no usable patient."""
+
+
+class ShortfallError(SiteDataError):
+    """Fewer synthetic rows can be had than were asked for."""
 
 
 class NetworkError(FedwardError):

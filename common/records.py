@@ -5,8 +5,12 @@ vector, beside further vectors of the strategy such as `control.parameters`), `c
 strategy's ConfigRecord), `binding` (ours: run, round, nonce, hashes) and, for preprocessing,
 `statistics`. A reply is `arrays` with the same keys, `metrics` (num-examples and one loss),
 `receipt` (the binding, echoed) and `report` (per-site figures as JSON).
+
+A query carries a binding and no model; one for synthesis says in `ask` what it wants, and its
+reply has the arrays that the signed request fixes.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,10 +30,13 @@ from flwr.app import (
 )
 
 from fedward.common.flower import LazyArray, Records, array_hash, fill, view
+from fedward.common.vectors import vector_hash
 
 PARAMETERS = "parameters"
 CONTROL = "control.parameters"
 STATISTICS_QUERY = "query.statistics"
+SYNTHESIS_QUERY = "query.synthesis"
+"""Asks for what synthetic rows are made of; the record `ask` says which part of it."""
 CONSENT_QUERY = "query.consent"
 """Asks whether a site takes part in a run, before anything else is asked of it."""
 WAITS_FOR_APPROVAL = "waits for the approval of the site"
@@ -159,6 +166,56 @@ def arrays_of(content: RecordDict, name: str = "arrays") -> ArrayRecord:
     if not isinstance(record, ArrayRecord):
         raise TypeError(f"{name} is not an ArrayRecord")
     return record
+
+
+@dataclass(frozen=True)
+class SynthesisQuery:
+    """What the server asks of one site, and what it sends along: a model, or summed margins."""
+
+    binding: Binding
+    what: str
+    vectors: Vectors
+
+    @property
+    def vectors_hash(self) -> str:
+        """SHA-256 over names and hashes of what was sent along."""
+        return vectors_hash(self.vectors)
+
+    def to_records(self) -> RecordDict:
+        """Return the query as the records of a message."""
+        records: dict[str, Any] = {
+            "binding": self.binding.to_record(),
+            "ask": fill(ConfigRecord(), {"what": self.what}),
+        }
+        if self.vectors:
+            records["arrays"] = array_record(self.vectors)
+        return Records(records)
+
+
+def read_synthesis_query(message: Message) -> SynthesisQuery:
+    """Return the query in `message`, bound to what came along *as received*.
+
+    Raises:
+        ValueError, KeyError: it is none.
+    """
+    content = message.content
+    ask = content["ask"]
+    what = ask.get("what") if isinstance(ask, ConfigRecord) else None
+    if not isinstance(what, str):
+        raise ValueError("the query does not say what it asks for")  # noqa: TRY004 - as Binding's
+    arrays = arrays_of(content) if "arrays" in content else {}
+    vectors = {key: view(array) for key, array in arrays.items()}
+    binding = replace(read_binding(message), model_hash=vectors_hash(vectors))
+    return SynthesisQuery(binding, what, vectors)
+
+
+def vectors_hash(vectors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return one SHA-256 (hex) over the names, forms and values of vectors."""
+    parts = [
+        [name, str(vector.dtype), list(vector.shape), vector_hash(vector)]
+        for name, vector in sorted(vectors.items())
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def read_binding(message: Message) -> Binding:

@@ -33,13 +33,22 @@ from fedward.server.anchors import Anchors
 from fedward.server.audit import AuditLog
 from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomically
 from fedward.server.consent import wait_for_consent
+from fedward.server.exchange import refused_entry
+from fedward.server.given_files import (
+    first_pass,
+    keep_first_pass,
+    read_given,
+    summary_of,
+    write_given,
+)
 from fedward.server.history import History
 from fedward.server.instructions import SelectedSites
-from fedward.server.plan import make_plan
+from fedward.server.plan import Plan, make_plan
 from fedward.server.release import OK, send_release
 from fedward.server.rounds import Outcome, RoundLoop, RoundReport
 from fedward.server.strategies import build_strategy
 from fedward.server.summary import summarise
+from fedward.server.synthesis import Given, collect, describe_given
 
 SITES_WAIT_S = 300.0
 """How long a round waits for enough sites to be connected before it is held without them."""
@@ -86,27 +95,88 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
     audit.write("start", request=request.hash, operator=request.operator, seed=study.seed)
     _write_config(study, request, folder)
     history = History(folder / "history.jsonl")
-    outcome = _train(study, here, folder, history=history, audit=audit)
-    baselines = {}
-    if "pooled" in study.config.baselines:
-        here.on_line("baseline pooled: left out, because hospitals' rows are never in one place")
-    if "local" in study.config.baselines:
-        here.on_line("baseline local: each site alone")
-        alone = study_of(request, "local", schema=schema)
-        baselines["local"] = _train(alone, here, folder, rounds=outcome.progress.round_number)
-    audit.write("end", stopped_by=outcome.stopped_by, rounds=outcome.progress.round_number)
-    _write_model(study, outcome, folder)
-    summary = summarise(study, outcome, baselines, site_ids=here.nodes, history=history.entries) | {
-        "engine": "deployed",
-        "operator": request.operator,
-        "request": request.hash,
-    }
+    synthesis = study.config.synthesis
+    outcome = None
+    if synthesis is None or synthesis.trains:
+        outcome, summary = _trained(study, request, here, folder, history=history, audit=audit)
+        _write_model(study, outcome, folder)
+    else:
+        here.on_line(f"{synthesis.method}: no model is trained for it")
+        summary = {"name": study.config.name, "task": study.config.task, "seed": study.seed}
+    if synthesis is not None:
+        given = _given(study, here, folder, outcome=outcome, history=history, audit=audit)
+        summary["synthesis"] = summary_of(given, synthesis)
+    summary |= {"engine": "deployed", "operator": request.operator, "request": request.hash}
     summary["created"] = created
     summary["versions"] = {name: version(name) for name in ("fedward", "torch", "flwr")}
-    summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
+    seconds = round(time.perf_counter() - started, 3)
+    summary["seconds"] = {**summary.get("seconds", {}), "total": seconds}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
-    _write_report(folder)
-    _hand_out(_release(study, request, outcome), here, folder, audit)
+    if outcome is not None:
+        _write_report(folder)
+        _hand_out(_release(study, request, outcome), here, folder, audit)
+    if synthesis is not None:
+        here.on_line(f"write the rows as tables: fedward synth federated --from {folder}")
+
+
+def _trained(  # noqa: PLR0913 - what is trained, by whom, and where it is written down
+    study: Study,
+    request: RunRequest,
+    here: Coordinator,
+    folder: Path,
+    *,
+    history: History,
+    audit: AuditLog,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Train, with the baselines that hospitals can hold, and return the outcome and its summary."""
+    outcome = _train(study, here, folder, history=history, audit=audit)
+    baselines = {}
+    # A run that makes synthetic rows trains for them alone: sites hold no baseline for it.
+    wanted = () if study.config.synthesis is not None else study.config.baselines
+    if "pooled" in wanted:
+        here.on_line("baseline pooled: left out, because hospitals' rows are never in one place")
+    if "local" in wanted:
+        here.on_line("baseline local: each site alone")
+        alone = study_of(request, "local", schema=schema_of(request))
+        baselines["local"] = _train(alone, here, folder, rounds=outcome.progress.round_number)
+    audit.write("end", stopped_by=outcome.stopped_by, rounds=outcome.progress.round_number)
+    summary = summarise(study, outcome, baselines, site_ids=here.nodes, history=history.entries)
+    return outcome, summary
+
+
+def _given(  # noqa: PLR0913 - as `_trained`, and what was trained
+    study: Study,
+    here: Coordinator,
+    folder: Path,
+    *,
+    outcome: Outcome | None,
+    history: History,
+    audit: AuditLog,
+) -> Given:
+    """Return what the sites give for synthetic patients; an interrupted run has it already."""
+    known = read_given(folder)
+    if known is not None:
+        return known
+    plan = _plan(study, here, audit=audit)
+    if outcome is None:
+        wait_s = study.config.sampling.wait_for_sites_s
+        wait_for_consent(here.grid, plan, wait_s=wait_s, on_line=here.on_line)
+    given = collect(
+        WaitingGrid(here.grid, plan.sampling.min_replies, on_line=here.on_line),
+        plan,
+        study,
+        trained=None if outcome is None else outcome.progress.vectors,
+        kept_margins=first_pass(folder),
+        keep_margins=lambda summed: keep_first_pass(folder, summed),
+    )
+    write_given(folder, given)
+    history.add([refused_entry(0, "train", one) for one in given.refused])
+    audit.write("synthesis", sites=sorted(given.reports), refused=len(given.refused))
+    for site, report in sorted(given.reports.items()):
+        here.on_line(describe_given(site, report))
+    for one in given.refused:
+        here.on_line(f"  {one.site} {one.status}: {one.reason}")
+    return given
 
 
 def _hand_out(release: Release, here: Coordinator, folder: Path, audit: AuditLog) -> None:
@@ -141,19 +211,12 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
     audit: AuditLog | None = None,
     rounds: int | None = None,
 ) -> Outcome:
-    shared, vector = study.initial
+    _, vector = study.initial
     strategy = build_strategy(study.strategy.name, study.strategy.own, num_sites=len(here.nodes))
     checkpoints = None
     if study.kind == "federated":
         checkpoints = CheckpointFolder(folder / "checkpoints", config_hash(study.config))
-    plan = make_plan(
-        study,
-        shared,
-        nodes=here.nodes,
-        cohort_bounds={site.name: site.cohort_bound for site in here.kit.roster.sites},
-        num_rounds=rounds or study.config.rounds,
-        anchors=None if audit is None else _anchors(here.kit, audit, study),
-    )
+    plan = _plan(study, here, audit=audit, rounds=rounds)
     grid = WaitingGrid(here.grid, plan.sampling.min_replies, on_line=here.on_line)
     history = history or History()
     loop = RoundLoop(
@@ -174,6 +237,19 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
     start = found or Progress(0, {PARAMETERS: vector})
     history.forget_after(start.round_number)
     return loop.run(start)
+
+
+def _plan(
+    study: Study, here: Coordinator, *, audit: AuditLog | None, rounds: int | None = None
+) -> Plan:
+    return make_plan(
+        study,
+        study.initial[0],
+        nodes=here.nodes,
+        cohort_bounds={site.name: site.cohort_bound for site in here.kit.roster.sites},
+        num_rounds=rounds or study.config.rounds,
+        anchors=None if audit is None else _anchors(here.kit, audit, study),
+    )
 
 
 class WaitingGrid(SelectedSites):

@@ -47,7 +47,7 @@ def summarise(
         "rounds_run": outcome.progress.round_number,
         "stopped_by": outcome.stopped_by,
         "sites": sites,
-        "global": _global({site: found["metrics"] for site, found in sites.items()}),
+        "global": global_figures({site: found["metrics"] for site, found in sites.items()}),
         "baselines": {kind: _baseline(found) for kind, found in baselines.items()},
         "repeats": [],
         "skipped_rounds": [e.round_number for e in rounds if e.status == "skipped"],
@@ -175,10 +175,11 @@ def _site_summary(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _baseline(outcome: Outcome) -> dict[str, Any]:
     sites = {site: {"metrics": r["metrics"]} for site, r in sorted(outcome.evaluations.items())}
-    return {"sites": sites, "global": _global({s: f["metrics"] for s, f in sites.items()})}
+    return {"sites": sites, "global": global_figures({s: f["metrics"] for s, f in sites.items()})}
 
 
-def _global(sites: Mapping[str, Figures]) -> dict[str, Any]:
+def global_figures(sites: Mapping[str, Figures]) -> dict[str, Any]:
+    """Return the unweighted means over the sites where a figure is defined."""
     names = sorted({name for figures in sites.values() for name in figures})
     metrics = {
         name: as_json(site_mean([_metric(f[name]) for f in sites.values() if name in f]))

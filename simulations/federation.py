@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from fedward.client.egress import EgressRules, Gate
+from fedward.client.keyed_source import KeyedSource
+from fedward.client.releases import ReleaseLedger
 from fedward.client.site import Site
 from fedward.client.stacked import can_stack
 from fedward.client.stacked_trainer import make_trainer
@@ -14,9 +17,12 @@ from fedward.common.config.run import SamplingConfig
 from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.monitoring.layers import watched_layers
 from fedward.common.parameters import ParameterSet
+from fedward.common.randomness import seed_for
 from fedward.common.records import PARAMETERS
 from fedward.common.study import Study
+from fedward.common.tables.table import Table
 from fedward.common.task import SiteData, Statistics
+from fedward.common.tasks.ehr_classification import EhrClassification
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.history import History
 from fedward.server.plan import Plan, make_plan
@@ -27,6 +33,8 @@ from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
 from fedward.simulations.worker import SiteWorker, app_worker
 
 POOLED = "pooled"
+SIMULATED_SITE = EgressRules(min_cohort=5, synthetic_rows=100_000)
+"""What each site of a simulation that makes synthetic rows lets out; a hospital says it itself."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,15 @@ def build_worker(federation: Federation) -> SiteWorker:
     make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
     trainer = make(federation.task, model, federation.shared_of(model), settings)
     sites = {node: _site(federation, name, store) for name, node in federation.nodes.items()}
-    return app_worker(trainer, sites)
+    if federation.config.synthesis is None:
+        return app_worker(trainer, sites)
+    from fedward.client.synthesis import Synthesis  # pandas and scikit-learn, which few runs need
+
+    # A simulation has no secrets: the run's seed stands for the sites' keys.
+    source = KeyedSource(seed_for(federation.seed, purpose="synthesis").to_bytes(8, "big"))
+    synthesis = Synthesis(federation, source, SIMULATED_SITE.min_cohort)
+    gate = Gate(SIMULATED_SITE, releases=ReleaseLedger(federation.store))
+    return app_worker(trainer, sites, gate=gate, synthesis=synthesis)
 
 
 def run_federation(  # noqa: PLR0913 - what, on which engine, and five things around it
@@ -94,7 +110,7 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
     loop = RoundLoop(
         grid,
         strategy,
-        _plan(federation, shared, num_rounds or config.rounds),
+        plan_of(federation, shared, num_rounds or config.rounds),
         history=history,
         checkpoints=checkpoints,
         on_round=on_round,
@@ -106,7 +122,8 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
     return loop.run(start)
 
 
-def _plan(federation: Federation, shared: ParameterSet, num_rounds: int) -> Plan:
+def plan_of(federation: Federation, shared: ParameterSet, num_rounds: int) -> Plan:
+    """Return who takes part in a simulation, and under which rules."""
     sites = federation.sites
     bounds = {site: sites.registered_cohort(site) for site in sites.site_ids}
     bounds[POOLED] = sum(bounds.values())
@@ -142,7 +159,14 @@ def _site(federation: Federation, name: str, store: SiteStore) -> Site:
         partial(read, name),
         lambda: task.local_statistics(federation.sites.source(name), federation.split),
         store,
+        partial(_training_rows, federation, name),
     )
+
+
+def _training_rows(federation: Federation, name: str) -> Table:
+    task = federation.task
+    assert isinstance(task, EhrClassification), "no other task makes rows"
+    return task.training_rows(federation.sites.source(name), federation.split)
 
 
 def _no_sums(name: str) -> Statistics:

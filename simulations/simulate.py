@@ -87,11 +87,15 @@ def simulate(
     Raises:
         FedwardError: as its subclasses say.
     """
+    if config.synthesis is not None:
+        raise ConfigError(
+            "synthesis: this run makes synthetic rows; hold it with: fedward synth federated"
+        )
     quiet_third_parties()
     base_dir = (base_dir or Path.cwd()).resolve()
-    folder = resume or _new_folder(out, config.name)
-    _write_config(folder, config, base_dir)
-    _point_latest(out, folder)  # at once: an interrupted run is what `--resume latest` is for
+    folder = resume or new_folder(out, config.name)
+    write_config(folder, config, base_dir)
+    point_latest(out, folder)  # at once: an interrupted run is what `--resume latest` is for
     shown = display or NullDisplay()
     try:
         return _simulate(config, folder, base_dir, display=shown)
@@ -113,7 +117,7 @@ def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Displ
     summary["seconds"]["total"] = round(time.perf_counter() - started, 3)
     summary["seconds"]["start_up"] = round(grid.ready_after_s, 3)
     summary["peak_memory_bytes"] = memory.peak_bytes
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     _write_report(folder, display)
     run = Run(folder)
     display.finish(run.summary, folder)
@@ -143,7 +147,7 @@ def _run_all(
         display.phase(f"repetition {repetition.label}")
         own.mkdir(parents=True, exist_ok=True)
         summary = run_repetition(config, repetition, own, base_dir, grid=grid, display=display)
-        _write_json(done, summary)
+        write_json(done, summary)
         summaries.append(summary)
     _adopt_first(folder, repetitions)
     return combine(summaries)
@@ -168,7 +172,12 @@ def find_run(name: str, out: Path = Path("runs")) -> Path:
     raise ConfigError(f"no run at {name!r}, nor at {out / name}; a run folder holds config.yaml")
 
 
-def _new_folder(out: Path, name: str) -> Path:
+def new_folder(out: Path, name: str) -> Path:
+    """Make and return the folder of a new run, named after it and the time.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
         suffix = "" if number == 1 else f"-{number}"
@@ -183,7 +192,7 @@ def _new_folder(out: Path, name: str) -> Path:
     raise ConfigError(f"--out: too many runs in {out}")
 
 
-def _write_config(folder: Path, config: RunConfig, base_dir: Path) -> None:
+def write_config(folder: Path, config: RunConfig, base_dir: Path) -> None:
     """Write the resolved configuration; a resumed run must have the same.
 
     Raises:
@@ -201,7 +210,8 @@ def _write_config(folder: Path, config: RunConfig, base_dir: Path) -> None:
     (folder / BASE_DIR_FILE).write_text(str(base_dir), encoding="utf-8")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path`, whole or not at all."""
     from fedward.server.checkpoint import write_atomically
 
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
@@ -216,7 +226,7 @@ def _write_report(folder: Path, display: Display) -> None:
     write_model_card(folder)
 
 
-def _point_latest(out: Path, folder: Path) -> None:
+def point_latest(out: Path, folder: Path) -> None:
     """Let `latest` point to the newest run, where the file system has links."""
     link = out / "latest"
     try:

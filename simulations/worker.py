@@ -4,15 +4,20 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedward.client.app import make_client_app
+from fedward.client.egress import Gate
 from fedward.client.site import Site
 from fedward.client.trainer import Trainer
 from fedward.common.errors import FedwardError
 from fedward.common.records import read_instruction
+
+if TYPE_CHECKING:
+    from fedward.client.synthesis import Synthesis
 
 log = logging.getLogger("fedward")
 SITE_FAILED = 1
@@ -61,8 +66,21 @@ class SiteWorker:
             return Message(Error(SITE_FAILED, describe(error)), reply_to=message)
 
 
-def app_worker(trainer: Trainer, sites: Mapping[int, Site]) -> SiteWorker:
-    """Return a worker whose sites, by node id, are served by one trainer."""
+def app_worker(
+    trainer: Trainer,
+    sites: Mapping[int, Site],
+    *,
+    gate: Gate | None = None,
+    synthesis: "Synthesis | None" = None,
+) -> SiteWorker:
+    """Return a worker whose sites, by node id, are served by one trainer.
+
+    Args:
+        trainer: of all of them.
+        sites: by node id.
+        gate: decides what leaves each of them; None: one that holds no figure back.
+        synthesis: answers for a run that makes synthetic rows.
+    """
     by_name = {site.site_id: site for site in sites.values()}
 
     def site_of(context: Context) -> Site:
@@ -78,7 +96,8 @@ def app_worker(trainer: Trainer, sites: Mapping[int, Site]) -> SiteWorker:
         )
 
     names = {node: site.site_id for node, site in sites.items()}
-    return SiteWorker(make_client_app(site_of, trainer), names, prefill=prefill)
+    app = make_client_app(site_of, trainer, gate, synthesis)
+    return SiteWorker(app, names, prefill=prefill)
 
 
 def describe(error: Exception) -> str:

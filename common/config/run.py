@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
 from fedward.common.config.monitor import MonitorConfig
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
+from fedward.common.config.synthesis import SynthesisConfig
+
+SYNTHESIS_TASK = "ehr-classification"
 
 
 class RepeatConfig(Section):
@@ -242,6 +245,8 @@ class RunConfig(Section):
     """Also train each site alone, and all rows together, with the same budget."""
     monitor: MonitorConfig = MonitorConfig()
     """What is watched, and early stopping."""
+    synthesis: SynthesisConfig | None = None
+    """Make synthetic rows: the model is trained only where it filters them, baselines never."""
     engine: EngineConfig = EngineConfig()
     """Where a simulation runs; results do not depend on it."""
 
@@ -254,6 +259,21 @@ class RunConfig(Section):
                 f"local.{key}: scaffold's control variates stand for steps of learning_rate "
                 "times the gradient; use sgd without momentum, or another strategy"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _synthesis_is_one_run_of_a_table(self) -> "RunConfig":
+        if self.synthesis is None:
+            return self
+        if self.task != SYNTHESIS_TASK:
+            raise ValueError(
+                f"synthesis: rows of tables are made, and the task {self.task} is no table; use "
+                f"{SYNTHESIS_TASK}"
+            )
+        if self.repeat is not None:
+            raise ValueError("repeat: each repetition would release rows of its own; run it once")
+        if self.data.shuffle_labels_except is not None:
+            raise ValueError("data.shuffle_labels_except: a control for training, not for rows")
         return self
 
     @model_validator(mode="after")

@@ -52,6 +52,10 @@ class LimitsConfig(Section):
     """Largest delta of a run; when given, a run without one is refused."""
     update_norm: float | None = Field(default=None, gt=0)
     """Largest L2 norm of an update that leaves; absent: no bound."""
+    synthetic_rows: int = Field(default=0, ge=0)
+    """Most synthetic rows that ever leave, over all runs and studies together; 0: none do."""
+    synthetic_sums: bool = False
+    """Whether histograms and correlations may leave, from which others draw synthetic rows."""
 
 
 class PluginConfig(Section):

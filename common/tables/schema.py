@@ -34,6 +34,8 @@ class FieldSchema(Section):
     """All values (categorical), in the order of their columns."""
     missing: tuple[Scalar, ...] = Field(default=(), strict=False)
     """Values that stand for "not measured", such as 0 for cholesterol."""
+    decimals: int | None = Field(default=None, ge=0, le=9)
+    """Digits after the point in synthetic rows (continuous); absent: as the rows have."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "FieldSchema":
@@ -150,6 +152,8 @@ class TableSchema(Section):
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Columns that may be there but are never features: they leak the outcome, or name a site."""
     drop: tuple[DropRule, ...] = Field(default=(), strict=False)
+    constraints: tuple[str, ...] = Field(default=(), strict=False)
+    """What holds within a row, such as `SBP >= MAP >= DBP`; synthetic rows keep it."""
     subgroups: tuple[SubgroupSchema, ...] = Field(default=(), strict=False)
     min_cohort: int = Field(default=10, ge=1)
     """A site with fewer patients is refused."""

@@ -102,14 +102,41 @@ class EhrClassification:
         steers = steering_rows(training, self._validation_fraction, split, site=source.site_id)
         if steers is not None:
             steering = training.take(steers)
-            validation = self._dataset(steering, statistics, steering.label)
+            validation = self.dataset(steering, statistics, steering.label)
             training = training.take(~steers)
         train_label = training.label if training.train_label is None else training.train_label
         return SiteData(
-            self._dataset(training, statistics, train_label),
-            self._dataset(testing, statistics, testing.label),
+            self.dataset(training, statistics, train_label),
+            self.dataset(testing, statistics, testing.label),
             validation,
         )
+
+    def training_rows(self, source: TableSource, split: Split) -> Table:
+        """Return the rows that are trained on: neither test rows nor those that steer."""
+        table = self._usable(source)
+        training = table.take(~held_out_rows(table, split, site=source.site_id))
+        steers = steering_rows(training, self._validation_fraction, split, site=source.site_id)
+        return training if steers is None else training.take(~steers)
+
+    def dataset(self, table: Table, statistics: Statistics, label: Any) -> PatientDataset:
+        """Return rows as tensors, those of a patient next to each other.
+
+        Args:
+            table: (N) rows.
+            statistics: sums over training rows, of the site or of all sites.
+            label: (N,) what is learned of them.
+        """
+        order = np.argsort(table.patient_id, kind="stable")
+        table, label = table.take(order), label[order]
+        rows = {
+            "features": torch.from_numpy(encode(table, self.fields, statistics)),
+            "label": torch.from_numpy(label),
+            "patient_id": torch.from_numpy(table.patient_id),
+            "mask.table": torch.ones(len(table), dtype=torch.bool),
+        }
+        for name, member in table.subgroups.items():
+            rows[SUBGROUP + name] = torch.from_numpy(member)
+        return patient_dataset(rows)
 
     def loss_per_sample(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the (B,) cross-entropies of logits (B, C)."""
@@ -170,20 +197,6 @@ class EhrClassification:
             place = f"site {source.site_id}, rows without a missing value (data.complete_cases)"
             self.schema.check_cohort(len(np.unique(table.patient_id)), place=place)
         return table
-
-    def _dataset(self, table: Table, statistics: Statistics, label: Any) -> PatientDataset:
-        """Return the rows as tensors, those of a patient next to each other."""
-        order = np.argsort(table.patient_id, kind="stable")
-        table, label = table.take(order), label[order]
-        rows = {
-            "features": torch.from_numpy(encode(table, self.fields, statistics)),
-            "label": torch.from_numpy(label),
-            "patient_id": torch.from_numpy(table.patient_id),
-            "mask.table": torch.ones(len(table), dtype=torch.bool),
-        }
-        for name, member in table.subgroups.items():
-            rows[SUBGROUP + name] = torch.from_numpy(member)
-        return patient_dataset(rows)
 
 
 def _probability(outputs: Tensor) -> Any:

@@ -13,6 +13,7 @@ from fedward.deploy.commands.parsing import Commands, add_command
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    from fedward.common.config.loader import LoadedConfig
     from fedward.common.kit import Kit
     from fedward.deploy.submissions import Submission
 
@@ -89,6 +90,7 @@ def _submit(args: argparse.Namespace) -> int:
     kit, key = _kit_and_key(args)
     path = find_config(args.config)
     loaded = load_run_config(path, args.overrides)
+    _check_synthesis(loaded)
     request = make_request(loaded.config, kit.name, base_dir=path.parent, consortium=kit.consortium)
     with control_of(kit, key) as control:
         run_id = control.start_run(bundle(), sign_request(request, key))
@@ -102,6 +104,17 @@ def _submit(args: argparse.Namespace) -> int:
         more = f"fedward logs {request.hash[:8]} --kit {args.kit} --key {args.key} --follow"
         print(f"{request.hash[:8]}\nfollow it: {more}")
     return 0
+
+
+def _check_synthesis(loaded: "LoadedConfig") -> None:
+    """Refuse here, not at each site, a synthesiser whose rows no site lets out."""
+    from fedward.common.config.loader import errors_point_to
+
+    if loaded.config.synthesis is not None:
+        from fedward.client.synthetic_rows import check_method  # scikit-learn: seconds
+
+        with errors_point_to(loaded, "synthesis"):
+            check_method(loaded.config.synthesis)
 
 
 def _runs(args: argparse.Namespace) -> int:

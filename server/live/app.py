@@ -15,6 +15,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, html, no_update
 from flask import Flask
 
+from fedward.common.page.house import house_css
 from fedward.server.live import draw, tables
 from fedward.server.live.aria import aria
 from fedward.server.live.guard import policy, protect
@@ -348,7 +349,8 @@ def _marks(first: int, last: int, most: int) -> dict[str, str]:
 
 
 def _index(script: str) -> str:
-    style = _asset("report.css", "fedward.server.report") + _asset("live.css")
+    sheets = (house_css(), _asset("report.css", "fedward.server.report"), _asset("live.css"))
+    style = "".join(sheets)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from fedward.common.page.palette import INK, MUTED, PALE, RULE
 from fedward.common.wording import short
-from fedward.server.report.palette import INK, MUTED, PALE, RULE
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 

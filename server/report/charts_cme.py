@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from fedward.common.page.palette import INK, MUTED, line_style
 from fedward.common.wording import short
 from fedward.server.report.charts import Chart, frame, numbers, plain, whole_rounds
 from fedward.server.report.charts_maps import covariance_chart
 from fedward.server.report.charts_rounds import MAX_LINES, draw_sites
 from fedward.server.report.monitoring import Monitoring
-from fedward.server.report.palette import INK, MUTED, line_style
 from fedward.server.report.series import Floats, thin
 
 __all__ = [

@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from fedward.common.page.palette import MUTED, RULE
 from fedward.common.wording import short
 from fedward.server.report.charts import Chart, frame, plain
 from fedward.server.report.map_scale import (
@@ -18,7 +19,6 @@ from fedward.server.report.map_scale import (
     read_shown,
 )
 from fedward.server.report.monitoring import Monitoring
-from fedward.server.report.palette import MUTED, RULE
 from fedward.server.report.series import thin
 
 MAX_MAP_SITES, MAX_STOPS = 8, 24

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from fedward.common.page.palette import BLUE, INK, MUTED, VERMILLION, line_style
 from fedward.common.wording import title
 from fedward.server.report.charts import Chart, frame, numbers, plain, whole_rounds
-from fedward.server.report.palette import BLUE, INK, MUTED, VERMILLION, line_style
 from fedward.server.report.series import STATUSES, Floats, Rounds, chunk, thin
 
 MAX_LINES = 8

@@ -6,11 +6,12 @@ import plotly.graph_objects as go
 
 from fedward.common.intervals import wilson
 from fedward.common.metrics import CalibrationCurve
+from fedward.common.page.palette import BLUE, INK, MUTED, line_style
 from fedward.common.task import Metric
 from fedward.common.wording import figure as worded
 from fedward.common.wording import title
+from fedward.server.report.arms import ARMS
 from fedward.server.report.charts import Chart, frame, plain
-from fedward.server.report.palette import ARMS, BLUE, INK, MUTED, line_style
 from fedward.server.report.verdict import Comparison
 
 MAX_ROWS = 30

@@ -20,8 +20,10 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from fedward.common import wording
+from fedward.common.page.house import house_css
 from fedward.common.task import Metric
 from fedward.server.report.answers import Answers, answers
+from fedward.server.report.arms import ARMS
 from fedward.server.report.caveats import caveats
 from fedward.server.report.charts import Chart
 from fedward.server.report.charts_rounds import (
@@ -33,7 +35,6 @@ from fedward.server.report.charts_rounds import (
 from fedward.server.report.charts_sites import arms_chart, calibration_chart
 from fedward.server.report.monitoring import Monitoring, read_monitoring
 from fedward.server.report.monitoring_section import Section, section
-from fedward.server.report.palette import ARMS
 from fedward.server.report.pictures import Picture, read_pictures
 from fedward.server.report.record import RunRecord, read_run
 from fedward.server.report.series import Rounds, read_lines, tabulate
@@ -102,7 +103,7 @@ def render(
         run=run,
         rounds=rounds,
         charts=charts,
-        css=Markup(_asset("report.css")),  # noqa: S704 - our own file
+        css=Markup(house_css() + _asset("report.css")),  # noqa: S704 - our own files
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly.js and our own
         policy=_policy(scripts),
         data=Markup(data),  # noqa: S704 - JSON without '<'

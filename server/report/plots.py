@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedward.common.page.palette import INK, MUTED
 from fedward.common.wording import title
+from fedward.server.report.arms import ARMS
 from fedward.server.report.charts_sites import MAX_ROWS
 from fedward.server.report.monitoring import read_monitoring
-from fedward.server.report.palette import ARMS, INK, MUTED
 from fedward.server.report.plots_cme import write_monitoring_plots
 from fedward.server.report.plots_parts import UNSAFE, literal, panel, save, site_curves
 from fedward.server.report.record import RunRecord, read_run

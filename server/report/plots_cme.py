@@ -14,6 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from fedward.common.page.palette import BLUE, INK, MUTED, RULE, line_style
 from fedward.server.report.charts_cme import (
     FIGURE_TITLES,
     UPDATE_TITLES,
@@ -28,7 +29,6 @@ from fedward.server.report.charts_rounds import MAX_LINES
 from fedward.server.report.map_scale import COLOUR_STOPS
 from fedward.server.report.monitoring import Monitoring
 from fedward.server.report.monitoring_section import MAX_MAP_LAYERS, shown_layers
-from fedward.server.report.palette import BLUE, INK, MUTED, RULE, line_style
 from fedward.server.report.plots_parts import UNSAFE, dress, literal, panel, save, site_curves
 from fedward.server.report.series import Floats, thin
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
+from fedward.common.page.palette import BLUE, MUTED, RULE, line_style
 from fedward.common.wording import short
 from fedward.server.report.charts_rounds import MAX_LINES
-from fedward.server.report.palette import BLUE, MUTED, RULE, line_style
 from fedward.server.report.series import Floats
 
 DPI = 150

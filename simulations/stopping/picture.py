@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedward.common.page.palette import BLUE, GREEN, INK, MUTED, RULE, VERMILLION
 from fedward.common.wording import title
-from fedward.server.report.palette import BLUE, GREEN, INK, MUTED, RULE, VERMILLION
 from fedward.simulations.stopping.comparison import ORACLE, Comparison
 from fedward.simulations.stopping.recording import VALIDATION_LOSS, RecordedRound, Recording
 from fedward.simulations.stopping.rules import FULL, PLATEAU

@@ -17,6 +17,7 @@ PROMISED = {
     "RefusedError": 2,
     "SiteDataError": 3,
     "NoPatientsError": 3,
+    "ShortfallError": 3,
     "NetworkError": 4,
     "TrustError": 4,
     "QuorumLostError": 5,

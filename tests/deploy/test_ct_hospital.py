@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort, runs_of
 from fedward.client.data.source import site_source
-from fedward.client.egress import COUNTS, FIGURES
+from fedward.client.report_form import COUNTS, FIGURES
 from fedward.client.hospital import Hospital, open_hospital
 from fedward.client.retention import tidy_scans
 from fedward.client.suppression import suppress

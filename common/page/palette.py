@@ -3,31 +3,11 @@
 Source: Okabe and Ito 2008, Color Universal Design, without black and yellow.
 """
 
-from dataclasses import dataclass
-
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot")
 INK, MUTED, RULE, PALE = "#1b1f24", "#57606a", "#d8dee4", "#eef1f4"
-
-
-@dataclass(frozen=True)
-class ArmStyle:
-    """How one way of training is drawn everywhere."""
-
-    label: str
-    colour: str
-    mark: str
-    mark_png: str
-    """The same mark in matplotlib's alphabet."""
-
-
-ARMS = {
-    "local": ArmStyle("Alone", VERMILLION, "square", "s"),
-    "federated": ArmStyle("Federated", BLUE, "circle", "o"),
-    "pooled": ArmStyle("Pooled", GREEN, "diamond", "D"),
-}
 
 
 def line_style(index: int) -> tuple[str, str, str]:

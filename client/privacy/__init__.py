@@ -1,0 +1,1 @@
+"""Differential privacy at a site: how patients are drawn, clipped and hidden in noise."""

@@ -1,0 +1,7 @@
+"""x."""
+
+from fedward.deploy.commands.parsing import Commands
+
+
+def add(verbs: Commands) -> None:
+    """x."""

@@ -1,0 +1,197 @@
+"""What sites gave becomes tables: in a simulation at once, after a deployed run by command.
+
+Rows of sites are written as they came, per site and pooled; a copula's are drawn here, as many as
+anybody likes. Files go to `synthetic/` in the run's folder. The tables can be read by the schema
+of the run, as patients can.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fedward.client.noised_sums import NoisedSumMaker
+from fedward.common.config.loader import load_run_config
+from fedward.common.config.synthesis import SynthesisConfig
+from fedward.common.errors import ConfigError, StorageError
+from fedward.common.randomness import seed_for
+from fedward.common.study import Study
+from fedward.common.tables.synthetic_rows import RowForm, counts_of
+from fedward.common.tables.synthetic_sums import NUM_SITES, SIZES, SumsForm
+from fedward.common.tables.table import Table
+from fedward.common.task import Split
+from fedward.common.tasks.ehr_classification import EhrClassification
+from fedward.server.given_files import check_is_synthesis
+from fedward.server.synthesis import Given
+from fedward.simulations.federated_copula import FederatedCopula
+from fedward.simulations.simulate import BASE_DIR_FILE
+from fedward.synth.tables.columns import Columns
+from fedward.synth.tables.counts import ClassCounts
+from fedward.synth.tables.encoder import codes_of
+from fedward.synth.tables.table_frame import frame_of
+
+FOLDER, POOLED = "synthetic", "pooled"
+
+
+@dataclass(frozen=True)
+class SyntheticTables:
+    """Rows of patients that do not exist, as the task reads them."""
+
+    pooled: Table
+    by_site: Mapping[str, Table]
+    """Of each site that gave rows; empty for a copula."""
+
+
+def study_of_run(folder: Path) -> Study:
+    """Return the study of a run that made synthetic rows, from its folder.
+
+    Raises:
+        ConfigError: the folder is none of such a run.
+    """
+    config = load_run_config(folder / "config.yaml").config
+    check_is_synthesis(config.synthesis, folder)
+    base = folder / BASE_DIR_FILE
+    # A deployed run keeps its schema beside its configuration.
+    base_dir = (
+        folder
+        if not base.exists() or (folder / "schema.yaml").exists()
+        else Path(base.read_text(encoding="utf-8"))
+    )
+    return Study(config, "federated", Split(config.seed, config.data.test_fraction), base_dir)
+
+
+def tables_of(
+    given: Given, study: Study, *, num_rows: int | None = None, seed: int | None = None
+) -> SyntheticTables:
+    """Return the tables that follow from what sites gave.
+
+    Args:
+        given: to a run.
+        study: the run's.
+        num_rows: of a copula; None: `rows_per_site` for each site that is in it.
+        seed: of a copula's rows; None: the run's own.
+
+    Raises:
+        ConfigError: the run asked for rows, of which there are as many as sites gave.
+        ShortfallError: a copula's rows keep the constraints too rarely.
+    """
+    config, task = study.config.synthesis, study.task
+    assert config is not None
+    assert isinstance(task, EhrClassification), "the configuration allows no other"
+    features = study.config.data.features
+    if config.asks_for_rows:
+        if num_rows is not None or seed is not None:
+            raise ConfigError("--rows, --seed: only a copula has rows beyond those that sites gave")
+        form = RowForm.of(config, task.schema, features)
+        by_site = {site: form.table(arrays) for site, arrays in sorted(given.by_site.items())}
+        return SyntheticTables(_joined(list(by_site.values())), by_site)
+    columns = Columns.of_schema(task.schema, features)
+    form = SumsForm.of(config, task.schema, features)
+    model = copula_of(given, config, form, columns)
+    if num_rows is None:
+        num_rows = config.rows_per_site * int(given.summed[NUM_SITES].item())
+    shares = _class_counts(config, model, num_rows)
+    frame = model.sample(
+        num_rows if isinstance(shares, str) else None,
+        class_counts=shares,
+        seed=seed_for(study.seed if seed is None else seed, purpose="synthetic-rows"),
+    )
+    return SyntheticTables(_table(frame, columns), {})
+
+
+def copula_of(
+    given: Given, config: SynthesisConfig, form: SumsForm, columns: Columns
+) -> FederatedCopula:
+    """Return the copula that a federation summed up.
+
+    Raises:
+        ConfigError: no class has enough patients.
+    """
+    noise = {}
+    if config.is_private:
+        assert config.epsilon is not None
+        assert config.delta is not None
+        maker = NoisedSumMaker(form, config.epsilon, config.delta)
+        noise = {
+            "deviation": maker.summed_deviation(given.summed),
+            "pair_deviations": maker.pair_deviations(given.summed),
+        }
+    copulas = form.copulas(given.summed, fewest=config.min_class_size, **noise)
+    if not copulas:
+        raise ConfigError(
+            f"synthesis.min_class_size: no class has {config.min_class_size} patients at all sites "
+            "together" + (", as far as the noise tells" if config.is_private else "")
+        )
+    sizes = {code: max(round(given.summed[SIZES][code]), 1) for code in copulas}
+    return FederatedCopula(columns, copulas, sizes)
+
+
+def write_tables(tables: SyntheticTables, study: Study, folder: Path, *, ending: str) -> list[Path]:
+    """Write the tables to `folder`/synthetic and return the files, the pooled one first.
+
+    Args:
+        tables: to write.
+        study: whose schema the files follow.
+        folder: of the run.
+        ending: `.csv` or `.parquet`.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
+    place = folder / FOLDER
+    named = {POOLED: tables.pooled, **{f"site-{name}": t for name, t in tables.by_site.items()}}
+    files = []
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, table in named.items():
+            path = place / f"{name}{ending}"
+            frame = frame_for_file(table, study)
+            if ending == ".parquet":
+                frame.to_parquet(path, index=False)
+            else:
+                frame.to_csv(path, index=False)
+            files.append(path)
+    except OSError as error:
+        raise StorageError(f"{place}: cannot be written ({error.strerror})") from error
+    return files
+
+
+def frame_for_file(table: Table, study: Study) -> pd.DataFrame:
+    """Return the rows as the run's schema reads them, with a number in place of a patient's id."""
+    assert isinstance(study.task, EhrClassification)
+    schema = study.task.schema
+    frame = frame_of(table, Columns.of_schema(schema, study.config.data.features))
+    if schema.patient_id is not None:
+        frame.insert(0, schema.patient_id, [f"synthetic-{n}" for n in range(1, len(frame) + 1)])
+    return frame
+
+
+def _class_counts(config: SynthesisConfig, model: FederatedCopula, num_rows: int) -> ClassCounts:
+    """Return the shares of the classes that the run asks for, of those that there are."""
+    if config.class_counts is None:
+        return config.class_shares
+    columns = model.columns
+    share = num_rows / config.rows_per_site
+    wanted = zip(columns.classes, counts_of(config, columns.class_names), strict=True)
+    return {name: round(n * share) for name, n in wanted if name in model.columns_.classes}
+
+
+def _table(frame: pd.DataFrame, columns: Columns) -> Table:
+    found = {}
+    for column in columns:
+        if column.is_continuous:
+            found[column.name] = frame[column.name].to_numpy(dtype=np.float64)
+        else:
+            code = codes_of(column, frame)
+            found[column.name] = np.where(code < 0, np.nan, code.astype(np.float64))
+    label = frame[columns.label].to_numpy(dtype=np.int64)
+    return Table(found, label, np.arange(len(frame), dtype=np.int64))
+
+
+def _joined(parts: list[Table]) -> Table:
+    names = list(parts[0].columns)
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+    label = np.concatenate([part.label for part in parts])
+    return Table(columns, label, np.arange(len(label), dtype=np.int64))

@@ -1,0 +1,1 @@
+"""Synthetic clinical tables: synthesisers in scikit-learn's manner."""
