@@ -84,6 +84,7 @@ $(RUN_STAMP): $(LOCK) pyproject.toml | $(PY)
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The lists are complete, and dp-accounting asks for older attrs than Ray's packages get.
 $(DEV_STAMP): $(DEV_LOCK) $(RUN_STAMP)
-	$(PIP) install -r $(DEV_LOCK)
+	$(PIP) install --no-deps -r $(DEV_LOCK)
 	@touch $@

@@ -75,6 +75,16 @@ class AuditTrail:
             ).fetchall()
         return [_readable(content) for (content,) in reversed(rows)]
 
+    def newest(self, event: str) -> dict[str, Any] | None:
+        """Return the last entry of this kind; None where there is none."""
+        with self._table.transaction() as connection:
+            rows = connection.execute(
+                "SELECT content FROM audit WHERE instr(content, ?) ORDER BY seq DESC",
+                (json.dumps(event),),
+            )
+            entries = (_readable(text) for (text,) in rows)
+            return next((entry for entry in entries if entry.get("event") == event), None)
+
     def keep_anchor(self, text: str, signature: str, *, model_key: str, site: str) -> Anchor:
         """Keep a head of this log that the coordinator signed, and return it.
 

@@ -1,171 +1,132 @@
-"""A site's sums for a federated copula under differential privacy of its own patients.
+"""A copula with differential privacy, federated: each site answers with noise of its own.
 
-Unit: one patient of the site, added or removed. Each pass is a Gaussian mechanism whose noise the
-site itself adds, so that (epsilon, delta) holds against the coordinator and the other sites alike;
-the two passes compose to mu^2 = mu_1^2 + mu_2^2, half of it each (`synth/tables/dp_budget.py`). No
-patient is at two sites, so sites compose in parallel, and the federation's copula, with all rows
-that are ever drawn from it, costs no more. Nothing is withheld by size: that would tell.
+The queries are those of `DPGaussianCopula` (`synth/tables/dp_release.py`), one exchange each. What
+earlier ones added up to over the sites comes along, so that every site asks its own patients the
+same next query; `release` is played again up to there, with those answers in place of patients.
+
+Unit: one patient of the site, added or removed. All queries of a site compose to its (epsilon,
+delta), which holds against the coordinator and the other sites alike: nobody has to be trusted to
+add noise. No patient is at two sites, so sites compose in parallel, and the federation's copula,
+with all rows that are ever drawn from it, costs no more. Nothing is withheld by size, since that
+would tell; the noise of the sum grows with the square root of the number of sites.
 
 Not covered: that the site takes part, that it refuses where it has fewer than `min_cohort`
 patients, and whoever has the site's key, from which the noise follows.
-
-Shapes: as in `common/tables/bins.py` and `copula_sums.py`.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedward.client.keyed_source import Below
-from fedward.common.tables.bins import Floats
-from fedward.common.tables.copula_sums import Margins
-from fedward.common.tables.synthetic_sums import (
-    COUNTS,
-    NUM_SITES,
-    PAIR_SUMS,
-    PAIRS,
-    SIZES,
-    Arrays,
-    SumsForm,
-)
+from fedward.common.tables.synthetic_sums import FACTS, SUMS, Arrays, QueryForm
 from fedward.common.tables.table import Table
+from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.dp_budget import gaussian_mu
-from fedward.synth.tables.dp_noise import noisy_sums
+from fedward.synth.tables.dp_queries import Answer, Patients, Query, ask
+from fedward.synth.tables.dp_release import Account, Learned, release
+from fedward.synth.tables.encoder import Form, public_encoder
+from fedward.synth.tables.rows import Rows
+from fedward.synth.tables.table_frame import frame_of
 
-SIZE_WEIGHT = 2.0
-"""A patient counts so much for the size of the class, and 1 for the cell of each field."""
-LEAST_VARIANCE = 0.05
-"""Scores that vary less, such as those of a value that is hardly ever missing, are left out: all
-of them share one bound, so each costs the others accuracy."""
-BLOCK = 1024
+
+class _ReachedError(Exception):
+    """The query that is asked now was answered."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.name)
+        self.answer = answer
+
+
+@dataclass
+class ReplayedAccount(Account):
+    """An account whose first answers are known: the sums over the sites.
+
+    Args:
+        mu: of a site, less by what the noise of several sites is more.
+        below: source of a site's noise.
+        own_mu: of a site.
+        known: earlier answers, in order.
+    """
+
+    own_mu: float = 0.0
+    known: tuple[Answer, ...] = ()
+
+    def ask(self, query: Query, patients: Patients, share: float) -> Answer:
+        """Return the known answer; behind the last one, ask and end."""
+        if len(self.asked) == len(self.known):
+            mu = self.own_mu * math.sqrt(share)
+            raise _ReachedError(ask(query, patients, mu=mu, below=self.below))
+        answer = self.known[len(self.asked)]
+        self.asked.append((query, answer))
+        return answer
 
 
 @dataclass(frozen=True)
-class NoisedSumMaker:
-    """Makes both passes of a site with noise.
+class NoisedQueries:
+    """The queries of one run, at a site or played again from their sums.
 
     Args:
-        form: of the sums.
-        epsilon: of both passes together.
-        delta: of both passes together.
+        form: of the answers.
+        columns: of the run's table.
+        epsilon: of all queries of a site together.
+        delta: of all queries of a site together.
     """
 
-    form: SumsForm
+    form: QueryForm
+    columns: Columns
     epsilon: float
     delta: float
 
-    def margins(self, table: Table, below: Below) -> Arrays:
-        """Return the first pass: noised patients of each class and cell.
+    def answer(self, table: Table, summed: Mapping[str, npt.NDArray[Any]], below: Below) -> Arrays:
+        """Return this site's answer to the query after those that are summed.
 
         Args:
             table: the site's training patients, one row each.
+            summed: answers to the earlier queries, added up over the sites.
             below: source of the noise.
         """
-        num_classes, size = self.form.num_classes, self.form.cells.size
-        sums = noisy_sums(
-            self._counted(table),
-            num_classes * (1 + size),
-            bound=self._count_bound,
-            deviation=self.count_deviation,
-            below=below,
+        encoder = public_encoder(self.columns, Form(transform="none"))
+        rows = encoder.encode(frame_of(table, self.columns))
+        try:
+            release(self.columns, Patients(rows, table.label), self._account(summed, below))
+        except _ReachedError as reached:
+            answer = reached.answer
+            return self.form.put(answer.sums_D, answer.bound, answer.deviation)
+        raise AssertionError("every query was summed already")
+
+    def learned(self, summed: Mapping[str, npt.NDArray[Any]]) -> tuple[Learned, dict[str, Answer]]:
+        """Return what all answers say together, and the answers by name; no patient is seen."""
+        width = len(self.columns.continuous), len(self.columns.categorical)
+        none = Rows(
+            np.zeros((0, width[0])),
+            np.zeros((0, width[1]), dtype=np.int64),
+            np.zeros((0, sum(width)), dtype=bool),
         )
-        return {
-            SIZES: sums[:num_classes] / SIZE_WEIGHT,
-            COUNTS: sums[num_classes:].reshape(num_classes, size),
-        }
-
-    def pairs(self, table: Table, summed: Arrays, below: Below) -> Arrays:
-        """Return the second pass: noised sums of products of scores.
-
-        Args:
-            table: as before.
-            summed: the first pass, added up over the sites.
-            below: source of the noise.
-        """
-        arrays = self.form.empty(PAIRS)
-        for code, margins in self.summed_margins(summed).items():
-            bound = pair_bound(margins)
-            if bound > 0:
-                arrays[PAIR_SUMS][code] = noisy_sums(
-                    _products(table.take(table.label == code), margins),
-                    arrays[PAIR_SUMS].shape[1],
-                    bound=bound,
-                    deviation=bound / self._mu,
-                    below=below,
-                )
-        return arrays
-
-    def summed_margins(self, summed: Arrays) -> Mapping[int, Margins]:
-        """Return the margins of each class that follow from the sum over the sites."""
-        return self.form.margins(summed, deviation=self.summed_deviation(summed))
-
-    def summed_deviation(self, summed: Arrays) -> float:
-        """Return the standard deviation of the noise on each summed count."""
-        return self.count_deviation * math.sqrt(summed[NUM_SITES].item())
-
-    def pair_deviations(self, summed: Arrays) -> dict[int, float]:
-        """Return by class the standard deviation of the noise on each summed pair."""
-        root = math.sqrt(summed[NUM_SITES].item())
-        return {
-            code: root * pair_bound(margins) / self._mu
-            for code, margins in self.summed_margins(summed).items()
-        }
+        account = self._account(summed, _nobody)
+        learned = release(self.columns, Patients(none, np.zeros(0, dtype=np.int64)), account)
+        return learned, account.answers
 
     @property
-    def count_deviation(self) -> float:
-        """Standard deviation of the noise of one site on each count."""
-        return self._count_bound / self._mu
+    def mu(self) -> float:
+        """Of a site, for all queries together."""
+        return gaussian_mu(self.epsilon, self.delta)
 
-    @cached_property
-    def _mu(self) -> float:
-        """Of each of the two passes."""
-        return gaussian_mu(self.epsilon, self.delta) / math.sqrt(2)
-
-    @property
-    def _count_bound(self) -> float:
-        """L2 norm of what one patient adds to the first pass."""
-        return math.sqrt(len(self.form.cells.fields) + SIZE_WEIGHT**2)
-
-    def _counted(self, table: Table) -> Iterator[Floats]:
-        """Yield (n, K + K C) what each patient adds."""
-        cells, num_classes = self.form.cells, self.form.num_classes
-        for start in range(0, len(table), BLOCK):
-            rows = table.take(np.arange(start, min(start + BLOCK, len(table))))
-            index = np.arange(len(rows))
-            sizes = np.zeros((len(rows), num_classes))
-            sizes[index, rows.label] = SIZE_WEIGHT
-            counts = np.zeros((len(rows), num_classes, cells.size))
-            for place, field in enumerate(cells.fields):
-                cell = cells.places[place].start + cells.cell_of(place, rows.columns[field.name])
-                counts[index, rows.label, cell] = 1.0
-            yield np.hstack([sizes, counts.reshape(len(rows), -1)])
+    def _account(self, summed: Mapping[str, npt.NDArray[Any]], below: Below) -> ReplayedAccount:
+        known = []
+        num_sites = 1.0
+        for name in self.form.passes:
+            if f"{name}.{SUMS}" not in summed:
+                break
+            size, bound, deviation, num_sites = summed[f"{name}.{FACTS}"].tolist()
+            known.append(Answer(name, summed[f"{name}.{SUMS}"][: int(size)], bound, deviation))
+        mu = self.mu / math.sqrt(num_sites)
+        return ReplayedAccount(mu, below, own_mu=self.mu, known=tuple(known))
 
 
-def pair_bound(margins: Margins) -> float:
-    """Return the L2 norm to which one patient's products of scores are clipped.
-
-    That of a patient of average scores, by the margins alone: z z^T has norm |z|^2, and each pair
-    stands once.
-    """
-    used_D = _used(margins)
-    known_D = np.concatenate([1 - margins.missing_F, np.ones_like(margins.missing_F)])
-    return float((margins.variance_D * known_D)[used_D].sum()) / math.sqrt(2)
-
-
-def _products(table: Table, margins: Margins) -> Iterator[Floats]:
-    """Yield (n, P) products of each patient's scores."""
-    used_D = _used(margins)
-    first_P, second_P = np.triu_indices(len(used_D), 1)
-    for start in range(0, len(table), BLOCK):
-        rows = table.take(np.arange(start, min(start + BLOCK, len(table))))
-        z_ND = margins.scores(rows) * used_D
-        yield z_ND[:, first_P] * z_ND[:, second_P]
-
-
-def _used(margins: Margins) -> npt.NDArray[np.bool_]:
-    used_D: npt.NDArray[np.bool_] = margins.variance_D > LEAST_VARIANCE
-    return used_D
+def _nobody(_: int) -> int:
+    raise AssertionError("no noise is drawn where every answer is known")

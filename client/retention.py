@@ -16,6 +16,8 @@ from pathlib import Path
 from fedward.client.data.read import spelled
 from fedward.client.data.source import read_excluded, site_salt
 from fedward.client.database import maps_folder, open_database
+from fedward.client.privacy.anchor_file import AnchorFile
+from fedward.client.privacy.book_store import forget_patients
 from fedward.client.resident.commands import logs_folder, state_folder
 from fedward.client.resident.door import connect
 from fedward.common.config.site import LoadedSite
@@ -48,9 +50,9 @@ class KeptScans:
 def purge_old(database: Path, days: int) -> list[str]:
     """Remove what runs without a message in the last `days` days left, and return their names.
 
-    Model parts, models, covariance maps, hashed patient ids and the messages themselves go; the
-    freed pages are overwritten. Runs whose messages are not known are left alone: their age is
-    unknown.
+    Model parts, models, covariance maps, hashed patient ids and the messages themselves go, and of
+    the privacy ledger the hashed patients of data sets that were not used since; the freed pages
+    are overwritten. Runs whose messages are not known are left alone: their age is unknown.
 
     Args:
         database: the site's.
@@ -63,6 +65,8 @@ def purge_old(database: Path, days: int) -> list[str]:
     try:
         with closing(open_database(database)) as connection:
             connection.execute("PRAGMA secure_delete = ON")
+            with connection:
+                forgotten = forget_patients(connection, before=limit)
             tables = _tables_of_runs(connection)
             if "messages" not in tables:
                 return []
@@ -78,7 +82,7 @@ def purge_old(database: Path, days: int) -> list[str]:
                 for table in tables:
                     # The names come from the database's own catalogue.
                     connection.executemany(f'DELETE FROM "{table}" WHERE run_key = ?', rows)  # noqa: S608
-            if rows:
+            if rows or forgotten:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
         raise StorageError(f"site database {database}: {error}") from error
@@ -100,7 +104,8 @@ def everything(site: LoadedSite, *, with_keys: bool = False) -> list[Removed]:
     Args:
         site: whose.
         with_keys: also the site's private key and its salt: the site must enrol anew then, and
-            hashed patient ids elsewhere can no longer be matched.
+            hashed patient ids elsewhere can no longer be matched. And the sign that there was a
+            privacy ledger: a new one would not know what was spent.
     """
     database = site.file(site.config.database)
     found = [Removed(database, "database: log, approvals, models, local model parts")]
@@ -117,6 +122,8 @@ def everything(site: LoadedSite, *, with_keys: bool = False) -> list[Removed]:
     if with_keys:
         found.append(Removed(site.file(site.config.key_file), "private key of the site"))
         found.append(Removed(site.file(site.config.id_salt_file), "salt of the patient ids"))
+        anchor = AnchorFile(database, site.config.site)
+        found.append(Removed(anchor.path, "how far the privacy ledger had come"))
     return [entry for entry in found if entry.path.exists()]
 
 

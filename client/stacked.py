@@ -24,7 +24,7 @@ from fedward.client.cme import RoundWatch
 from fedward.client.corrections import Correction, Corrector
 from fedward.client.memory import activation_bytes
 from fedward.client.optimizers import Optimizer
-from fedward.client.privacy.ghost import recorded
+from fedward.client.privacy.ghost import recorded, trained_layers
 from fedward.client.privacy.stack import PrivateSite, Stack
 from fedward.client.sampling import Sampler
 from fedward.client.schedule import Drawn, Ints, Schedule, StackedBatch, draw
@@ -155,6 +155,7 @@ class _Chunk:
         self._loss_S = torch.zeros(len(sites), dtype=torch.float64, device=device)
         self._num_rows_S = torch.zeros_like(self._loss_S)
         self._stack: Stack | None = None
+        self._layers = trained_layers(model)
 
     def make_private(self, sites: Sequence[PrivateSite]) -> None:
         """Clip and noise the gradients of every step from now on."""
@@ -172,7 +173,7 @@ class _Chunk:
             loss_K = (losses.view_as(batch.weight_KB) * batch.weight_KB).sum(dim=1)
             gradients = torch.autograd.grad(loss_K.sum(), leaves, materialize_grads=True)
         else:
-            with recorded(self._model) as calls:
+            with recorded(self._layers) as calls:
                 losses = self._losses(trained, batch)
             named, loss_K = self._stack.gradients(calls, losses, batch)
             gradients = [named[name] for name in trained]

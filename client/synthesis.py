@@ -14,7 +14,7 @@ import numpy as np
 
 from fedward.client.keyed_source import KeyedSource
 from fedward.client.model_filter import ModelFilter
-from fedward.client.noised_sums import NoisedSumMaker
+from fedward.client.noised_sums import NoisedQueries
 from fedward.client.releases import ROWS, Release
 from fedward.client.site import Site
 from fedward.client.synthesis_report import SMALL, withheld
@@ -26,7 +26,15 @@ from fedward.common.records import PARAMETERS, SynthesisQuery, Vectors, vectors_
 from fedward.common.study import Study
 from fedward.common.tables.encode import local_statistics
 from fedward.common.tables.synthetic_rows import RowForm
-from fedward.common.tables.synthetic_sums import MARGINS, NUM_SITES, PAIRS, SIZES, SumsForm
+from fedward.common.tables.synthetic_sums import (
+    MARGINS,
+    SIZES,
+    PassForm,
+    QueryForm,
+    SumsForm,
+    carried,
+    form_of,
+)
 from fedward.common.tables.table import Table
 from fedward.common.tasks.ehr_classification import EhrClassification
 from fedward.synth.tables.columns import Columns
@@ -72,7 +80,7 @@ class Synthesis:
         """The arrays of each answer, with zeros: by what may be asked for."""
         if self.config.asks_for_rows:
             return {ROWS: self._row_form.empty()}
-        return {which: self._sums_form.empty(which) for which in (MARGINS, PAIRS)}
+        return {which: self._pass_form.empty(which) for which in self._pass_form.passes}
 
     def form(self, what: str) -> Vectors:
         """Return the arrays of an answer, with zeros.
@@ -95,6 +103,7 @@ class Synthesis:
             SiteDataError: nothing can be learned from the rows.
         """
         self.form(query.what)
+        self._check_along(query)
         assert site.training is not None, "whoever makes the site gives it its rows"
         table = site.training()
         check_one_row_each(table)
@@ -114,52 +123,64 @@ class Synthesis:
         )  # fmt: skip
 
     def _sums(self, site: Site, query: SynthesisQuery, table: Table, label: str) -> Release:
-        if query.what == PAIRS:
-            _check_sent(query.vectors, {**self.form(MARGINS), NUM_SITES: np.zeros(1)})
-        if self.config.is_private:
+        form = self._pass_form
+        if isinstance(form, QueryForm):
             return self._noised(site, query, table, label)
-        maker = SumMaker(self._sums_form, self._fewest, self.min_cohort)
+        assert isinstance(form, SumsForm)
+        maker = SumMaker(form, self._fewest, self.min_cohort)
         margins = maker.margins(table)
         given = margins[SIZES] > 0
-        names = self._task.schema.class_names
         status = {
             name: {"status": "given"} if is_given else withheld(SMALL)
-            for name, is_given in zip(names, given, strict=True)
+            for name, is_given in zip(self._task.schema.class_names, given, strict=True)
         }
         return Release(
             site.site_id,
             query.what,
             label,
-            dict(margins if query.what == MARGINS else maker.pairs(table, query.vectors)),
+            margins if query.what == MARGINS else maker.pairs(table, query.vectors),
             int(np.isin(table.label, np.flatnonzero(given)).sum()),
             report={"classes": status},
         )
 
     def _noised(self, site: Site, query: SynthesisQuery, table: Table, label: str) -> Release:
-        assert self.config.epsilon is not None
-        assert self.config.delta is not None
-        maker = NoisedSumMaker(self._sums_form, self.config.epsilon, self.config.delta)
-        below = self.source.below(label)
-        if query.what == MARGINS:  # the claim is about both passes, and written down once
-            arrays = maker.margins(table, below)
-            return Release(
-                site.site_id, MARGINS, label, dict(arrays), len(table),
-                epsilon=maker.epsilon, delta=maker.delta,
-            )  # fmt: skip
-        arrays = maker.pairs(table, query.vectors, below)
-        return Release(site.site_id, PAIRS, label, dict(arrays), len(table))
+        form, config = self._pass_form, self.config
+        assert isinstance(form, QueryForm)
+        assert config.epsilon is not None
+        assert config.delta is not None
+        queries = NoisedQueries(form, self._columns, config.epsilon, config.delta)
+        arrays = queries.answer(table, query.vectors, self.source.below(label))
+        # The claim is about all queries together, and written down with the first.
+        is_first = query.what == form.passes[0]
+        return Release(
+            site.site_id,
+            query.what,
+            label,
+            arrays,
+            len(table),
+            epsilon=config.epsilon if is_first else None,
+            delta=config.delta if is_first else None,
+        )
 
     def _filter(self, query: SynthesisQuery, table: Table) -> ModelFilter:
-        shared, initial = self.study.initial
-        expected = {PARAMETERS: initial}
-        statistics = local_statistics(table, self._task.fields)
-        if self.study.statistics_are_shared:
-            expected[STATISTICS] = np.zeros(self._task.statistics_size)
-            statistics = query.vectors.get(STATISTICS, statistics)
-        _check_sent(query.vectors, expected)
+        shared, _ = self.study.initial
+        statistics = query.vectors.get(STATISTICS)
+        if statistics is None:
+            statistics = local_statistics(table, self._task.fields)
         model = self.study.new_model()
         shared.load(model, query.vectors[PARAMETERS])
         return ModelFilter.of(self._task, model, statistics, table)
+
+    def _check_along(self, query: SynthesisQuery) -> None:
+        """Refuse what came along in another form than the request fixes."""
+        expected: Vectors = {}
+        if not self.config.asks_for_rows:
+            expected = carried(self._pass_form, query.what)
+        elif self.trains:
+            expected[PARAMETERS] = self.study.initial[1]
+            if self.study.statistics_are_shared:
+                expected[STATISTICS] = np.zeros(self._task.statistics_size)
+        _check_sent(query.vectors, expected)
 
     @property
     def _task(self) -> EhrClassification:
@@ -176,8 +197,8 @@ class Synthesis:
         return RowForm.of(self.config, self._task.schema, self.study.config.data.features)
 
     @cached_property
-    def _sums_form(self) -> SumsForm:
-        return SumsForm.of(self.config, self._task.schema, self.study.config.data.features)
+    def _pass_form(self) -> PassForm:
+        return form_of(self.config, self._task.schema, self.study.config.data.features)
 
     @property
     def _fewest(self) -> int:

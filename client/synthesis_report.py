@@ -5,7 +5,8 @@ from collections.abc import Mapping
 SYNTHESIS = "synthesis"
 """Its key in a report."""
 SMALL, SHORT = "too few patients", "too few candidates were accepted"
-REASONS = frozenset({SMALL, SHORT})
+COPIES = "nearly every row would be the copy of a patient"
+REASONS = frozenset({SMALL, SHORT, COPIES})
 MAX_NAME = 100
 _COUNTS = frozenset(
     {

@@ -5,6 +5,7 @@ goes on is arrays of the agreed form (`common/tables/synthetic_rows.py`) and a r
 candidates were accepted.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedward.client.synthesis_report import SHORT, SMALL, withheld
+from fedward.client.synthesis_report import COPIES, SHORT, SMALL, withheld
 from fedward.common.config.synthesis import SynthesisConfig, SynthesiserConfig
 from fedward.common.errors import ConfigError, RefusedError, ShortfallError
 from fedward.common.tables.schema import FieldSchema
@@ -21,14 +22,17 @@ from fedward.common.tables.synthetic_rows import Arrays, RowForm
 from fedward.common.tables.table import Table
 from fedward.synth.tables.base import Sampling, Synthesiser
 from fedward.synth.tables.columns import Columns
+from fedward.synth.tables.counts import ClassCounts
 from fedward.synth.tables.encoder import Encoder, codes_of
+from fedward.synth.tables.kde import KDE, NEAR_COPIES, NearCopyWarning
 from fedward.synth.tables.methods import new_synthesiser
 from fedward.synth.tables.rows import Bools, Candidates, Ints, Rows
 from fedward.synth.tables.table_frame import frame_of
 
 DEFAULT, DEFAULT_FILTERED = "gaussian-copula", "kde"
-LEAST_BANDWIDTH = 0.5
-"""In standard deviations: with less, rows are patients with a little noise."""
+LEAST = {"bandwidth": 0.5, "min_mask_size": 5, "knot_size": 5, "redraw": 0.1}
+"""Of a parameter of any synthesiser: with less, rows are patients with a little noise."""
+OF_NEIGHBOURS = frozenset({"k", "vote", "exclude_parent", "max_reference"})
 OURS = frozenset({"columns", "seed", "min_class_size", "on_shortfall"})
 NOT_SHARED = {"smote": "its rows lie between two patients; it is for augmentation, not for sharing"}
 
@@ -84,7 +88,8 @@ class RowMaker:
                 "(synthesis.min_class_size) and the site (min_cohort) ask for; nothing is sent"
             )
         learned = [code for code, size in enumerate(sizes) if size >= self.fewest]
-        model = self._fitted(table, learned, seed)
+        name, model = self._fitted(table, learned, seed)
+        copies = _near_copies(model, learned)
         if keep is not None:
             # The synthesiser counts the classes that it has learned.
             model = FilteredByModel(
@@ -93,22 +98,24 @@ class RowMaker:
         told = {self._name(code): withheld(SMALL) for code in asked if code not in given}
         found: dict[int, pd.DataFrame] = {}
         for code in given:
+            if code in copies:
+                told[self._name(code)] = withheld(COPIES)
+                continue
             found |= self._sampled(model, learned.index(code), code, seed=seed, told=told)
         if not found:
-            raise RefusedError(f"synthesis: {SHORT} in every class; nothing is sent")
+            raise RefusedError(
+                f"synthesis: no class can be given: {_reasons(told)}; nothing is sent"
+            )
         arrays = self.form.put({code: self._cells(frame) for code, frame in found.items()})
-        report = {"synthesiser": self._method.name, "classes": told}
+        report = {"synthesiser": name, "classes": told}
         num_patients = int(sum(sizes[code] for code in found))
         return MadeRows(arrays, num_patients, sum(map(len, found.values())), report)
 
-    @property
-    def _method(self) -> SynthesiserConfig:
-        return method_of(self.config)
+    def _fitted(self, table: Table, learned: list[int], seed: int) -> tuple[str, Synthesiser]:
+        """Return a synthesiser that has learned the rows of some classes, and its name.
 
-    def _fitted(self, table: Table, learned: list[int], seed: int) -> Synthesiser:
-        """Return a synthesiser that has learned the rows of some classes.
-
-        Where one is left there is no label, and nothing that its rows could be taken for instead.
+        Of one class alone there is no label, and nothing else that a row could be taken for: there
+        KDE-KNN refuses nothing, and is KDE.
         """
         rows = table.take(np.isin(table.label, learned))
         columns = _with_values(self.columns, rows)
@@ -116,14 +123,16 @@ class RowMaker:
         if len(learned) < len(columns.classes):
             columns = _with_classes(columns, learned)
         names = [*columns.names, *([] if columns.label is None else [columns.label])]
-        model = new_synthesiser(
-            self._method.name,
-            **self._method.own,
-            columns=columns,
-            seed=seed,
-            min_class_size=self.fewest,
-        )
-        return model.fit(frame[names])
+        method = method_of(self.config)
+        name, own = method.name, method.own
+        if len(learned) == 1 and name == "kde-knn":
+            name = "kde"
+            own = {key: value for key, value in own.items() if key not in OF_NEIGHBOURS}
+        parameters = {**own, "columns": columns, "seed": seed, "min_class_size": self.fewest}
+        with warnings.catch_warnings():
+            # Here it is no warning: a class of which rows would be copies is withheld.
+            warnings.simplefilter("ignore", NearCopyWarning)
+            return name, new_synthesiser(name, **parameters).fit(frame[names])
 
     def _sampled(
         self, model: Synthesiser, place: int, code: int, *, seed: int, told: dict[str, Any]
@@ -131,7 +140,7 @@ class RowMaker:
         """Return the rows of a class, none where they cannot be had, and write down which."""
         num_rows = self.form.counts[code]
         classes = model.columns_.classes
-        wanted = {classes[place]: num_rows} if classes else "original"
+        wanted: ClassCounts = {classes[place]: num_rows} if classes else "original"
         try:
             sampling = model.sampling(num_rows, class_counts=wanted, seed=seed)
             frame = pd.concat(list(sampling.chunks()), ignore_index=True)
@@ -215,18 +224,34 @@ def check_method(config: SynthesisConfig) -> None:
     place = "synthesis.synthesiser"
     if method.name in NOT_SHARED:
         raise ConfigError(f"{place}.name: {method.name}: {NOT_SHARED[method.name]}")
-    for key in OURS & set(method.own):
+    for key in sorted(OURS & set(method.own)):
         raise ConfigError(f"{place}.{key}: each site decides; leave the key out")
-    width = method.own.get("bandwidth")
-    if isinstance(width, int | float) and width < LEAST_BANDWIDTH:
+    for key, least in LEAST.items():
+        value = method.own.get(key)
+        if isinstance(value, int | float) and value < least:
+            raise ConfigError(
+                f"{place}.{key}: given {value:g}, expected {least:g} or more: with less, rows are "
+                "copies of patients with a little noise"
+            )
+    if method.own.get("preset") == "paper" or method.own.get("bounded") is False:
         raise ConfigError(
-            f"{place}.bandwidth: given {width:g}, expected {LEAST_BANDWIDTH:g} or more: with less, "
-            "rows are copies of patients with a little noise"
+            f"{place}: rows that are not bounded hold values that the schema does not allow, which "
+            "nobody accepts; use the preset guarded"
         )
     try:
         new_synthesiser(method.name, **method.own)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
+
+
+def _near_copies(model: Synthesiser, learned: list[int]) -> set[int]:
+    """Return the classes of which nearly every row lies nearest to the patient it was made from."""
+    shares = model.near_copies_ if isinstance(model, KDE) else ()
+    return {code for code, share in zip(learned, shares, strict=False) if share >= NEAR_COPIES}
+
+
+def _reasons(told: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(f"{name}: {one['reason']}" for name, one in sorted(told.items()))
 
 
 def _with_values(columns: Columns, table: Table) -> Columns:

@@ -124,7 +124,7 @@ def pool_neighbours(counts_B: Floats, k: float) -> Floats:
     """
     groups: list[list[float]] = []  # first bin, last bin, patients
     is_open = False
-    for place in np.flatnonzero(counts_B):
+    for place in np.flatnonzero(counts_B).tolist():
         if is_open:
             groups[-1][1:] = [place, groups[-1][2] + counts_B[place]]
         else:

@@ -17,6 +17,7 @@ from fedward.deploy.commands import (
     operators,
     pages,
     plan,
+    privacy,
     runs,
     site,
     stopping,
@@ -36,6 +37,7 @@ examples:
   fedward server --kit kits/server --state state    the coordinator
   fedward client --kit kits/site-a --site site.yaml the hospital
   fedward submit run.yaml --kit kits/operator-anna --key anna.key --wait
+  fedward privacy status --site site.yaml           what was spent of the patients' privacy
   fedward data list                   public data sets that the shipped configurations use
   fedward synth phantom --out DIR     CT phantoms with known truth
 
@@ -53,6 +55,7 @@ _GROUPS = (
     site,
     approve,
     audit,
+    privacy,
     model,
     compare,
     stopping,

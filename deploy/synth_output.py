@@ -3,7 +3,6 @@
 The seed is not in it, on purpose: who has seed, method and rows can take the noise off.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fedward.client.data.patient_frame import file_hash
 from fedward.client.data.read import TABLE_SUFFIXES
 from fedward.common.errors import ConfigError, StorageError
 from fedward.deploy.progress import progress_bar
@@ -77,12 +77,10 @@ def _write(chunks: Iterator[pd.DataFrame], path: Path) -> None:
 
 
 def _facts(sampling: "Sampling", model: "Synthesiser", rows: Path) -> dict[str, Any]:
-    with rows.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "version": 1,
         "rows": sum(sampling.counts.values()),
-        "sha256": digest,
+        "sha256": file_hash(rows),
         "method": type(model).__name__,
         "columns": model.columns_.to_dict(),
         "classes": {

@@ -35,8 +35,8 @@ from fedward.server.checkpoint import CheckpointFolder, Progress, write_atomical
 from fedward.server.consent import wait_for_consent
 from fedward.server.exchange import refused_entry
 from fedward.server.given_files import (
-    first_pass,
-    keep_first_pass,
+    keep_passes,
+    passes_so_far,
     read_given,
     summary_of,
     write_given,
@@ -166,8 +166,8 @@ def _given(  # noqa: PLR0913 - as `_trained`, and what was trained
         plan,
         study,
         trained=None if outcome is None else outcome.progress.vectors,
-        kept_margins=first_pass(folder),
-        keep_margins=lambda summed: keep_first_pass(folder, summed),
+        kept=passes_so_far(folder),
+        keep=lambda summed: keep_passes(folder, summed),
     )
     write_given(folder, given)
     history.add([refused_entry(0, "train", one) for one in given.refused])

@@ -20,21 +20,21 @@ from fedward.server.checkpoint import write_atomically
 from fedward.server.synthesis import Given
 from fedward.server.validation import Rejected
 
-FOLDER, SUMS, FIRST_PASS, REPORTS = "given", "sums", "margins", "reports.json"
+FOLDER, SUMS, PASSES, REPORTS = "given", "sums", "passes-so-far", "reports.json"
 
 
-def keep_first_pass(folder: Path, summed: Vectors) -> None:
-    """Keep the first pass of a copula: a run that is interrupted goes on with the same sum.
+def keep_passes(folder: Path, summed: Vectors) -> None:
+    """Keep the passes of a copula so far: a run that is interrupted goes on with the same sums.
 
     Raises:
         StorageError: it cannot be written.
     """
-    _write(folder / FOLDER / f"{FIRST_PASS}.safetensors", summed)
+    _write(folder / FOLDER / f"{PASSES}.safetensors", summed)
 
 
-def first_pass(folder: Path) -> Vectors | None:
-    """Return the first pass, where it was held already."""
-    path = folder / FOLDER / f"{FIRST_PASS}.safetensors"
+def passes_so_far(folder: Path) -> Vectors | None:
+    """Return the passes that were held already; None before the first."""
+    path = folder / FOLDER / f"{PASSES}.safetensors"
     return _read(path) if path.exists() else None
 
 

@@ -1,8 +1,9 @@
 """Asks sites for what synthetic patients are made of, and checks and keeps what they give.
 
-Rows in one exchange, or sums for a copula in two: the second carries the margins of all sites. No
-row is made here: this program imports no reader of patients. What came is left in the run's folder,
-from which tables are written (`simulations/synthetic_tables.py`), here or at the operator's.
+Rows in one exchange, or sums for a copula in several: each carries what the earlier ones added up
+to over all sites. No row is made here: this program imports no reader of patients. What came is
+left in the run's folder, from which tables are written (`simulations/synthetic_tables.py`), here or
+at the operator's.
 
 A site that refuses, fails or sends something else costs the federation that site, as long as
 `sampling.min_replies` are left.
@@ -13,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
@@ -31,7 +31,7 @@ from fedward.common.records import (
 )
 from fedward.common.study import Study
 from fedward.common.tables.synthetic_rows import RowForm
-from fedward.common.tables.synthetic_sums import MARGINS, NUM_SITES, PAIRS, Pass, SumsForm
+from fedward.common.tables.synthetic_sums import PassForm, form_of
 from fedward.common.tasks.ehr_classification import EhrClassification
 from fedward.server.plan import Plan
 from fedward.server.validation import Accepted, Rejected, Sent, check_replies
@@ -41,6 +41,8 @@ STATISTICS = "statistics"
 
 Judge = Callable[[Vectors, int], str | None]
 """Says what is wrong with a site's arrays, given its registered cohort; None: nothing."""
+Odd = Callable[[Sequence[Vectors]], Sequence[int]]
+"""Says which of all sites' arrays do not go together with the others."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Given:
     """What each site said of its classes and candidates, and how many rows it still lets out."""
     refused: Sequence[Rejected] = field(default=())
 
+    @property
+    def num_sites(self) -> int:
+        """How many sites gave something to the end."""
+        return len(self.reports)
+
 
 def collect(  # noqa: PLR0913 - whom, for what, and what is known from before
     grid: Grid,
@@ -62,8 +69,8 @@ def collect(  # noqa: PLR0913 - whom, for what, and what is known from before
     study: Study,
     *,
     trained: Mapping[str, Any] | None = None,
-    kept_margins: Vectors | None = None,
-    keep_margins: Callable[[Vectors], None] = lambda summed: None,
+    kept: Vectors | None = None,
+    keep: Callable[[Vectors], None] = lambda summed: None,
 ) -> Given:
     """Return what all sites that agreed gave.
 
@@ -72,9 +79,9 @@ def collect(  # noqa: PLR0913 - whom, for what, and what is known from before
         plan: whose sites are asked.
         study: whose `config.synthesis` says for what.
         trained: `parameters` and `statistics` of the model that filters; None: none does.
-        kept_margins: the first pass, where it was held before an interruption.
-        keep_margins: is given the first pass before the second is asked for: sites answer the
-            second for one sum only.
+        kept: sums of the passes that were held before an interruption.
+        keep: is given the sums after each pass, before the next is asked for: sites answer each
+            pass for one sum of the earlier ones only.
 
     Raises:
         QuorumLostError: fewer than `min_replies` sites gave anything.
@@ -90,14 +97,19 @@ def collect(  # noqa: PLR0913 - whom, for what, and what is known from before
         accepted, refused = _ask(grid, plan, asking, round_number=1)
         by_site = {reply.site: _arrays(reply) for reply in accepted}
         return Given(by_site, {}, _reports(accepted), refused)
-    sums = SumsForm.of(config, task.schema, features)
-    summed, refused = kept_margins, []
-    if summed is None:
-        accepted, refused = _ask(grid, plan, _asking(sums, MARGINS), round_number=1)
-        summed = _added(accepted)
-        keep_margins(summed)
-    accepted, later = _ask(grid, plan, _asking(sums, PAIRS, summed), round_number=2)
-    return Given({}, {**summed, **_added(accepted)}, _reports(accepted), [*refused, *later])
+    sums = form_of(config, task.schema, features)
+    summed, refused, reports = dict(kept or {}), list[Rejected](), dict[str, Any]()
+    for number, which in enumerate(sums.passes, start=1):
+        names = sums.added(which, [sums.empty(which)])
+        if set(names) <= set(summed):  # before an interruption
+            continue
+        accepted, late = _ask(grid, plan, _asking(sums, which, summed), round_number=number)
+        summed |= sums.added(which, [_arrays(reply) for reply in accepted])
+        refused += late
+        reports = _reports(accepted)
+        if which != sums.passes[-1]:
+            keep(summed)
+    return Given({}, summed, reports, refused)
 
 
 def describe_given(site: str, report: Mapping[str, Any]) -> str:
@@ -123,13 +135,14 @@ class Asking:
     form: Vectors
     judge: Judge
     vectors: Vectors
+    odd: Odd = lambda parts: ()
 
 
-def _asking(sums: SumsForm, which: Pass, summed: Vectors | None = None) -> Asking:
+def _asking(sums: PassForm, which: str, summed: Vectors) -> Asking:
     def judge(arrays: Vectors, bound: int) -> str | None:
         return sums.why_not(which, arrays, bound)
 
-    return Asking(which, sums.empty(which), judge, summed or {})
+    return Asking(which, sums.empty(which), judge, dict(summed), sums.odd)
 
 
 def _ask(
@@ -161,6 +174,10 @@ def _ask(
             good.append(reply)
         else:
             refused.append(Rejected(reply.site, "rejected", why))
+    odd = {good[place].site for place in asking.odd([_arrays(reply) for reply in good])}
+    why = "it answers another question than most sites"
+    refused += [Rejected(site, "rejected", why) for site in sorted(odd)]
+    good = [reply for reply in good if reply.site not in odd]
     if len(good) < plan.sampling.min_replies:
         reasons = "; ".join(f"{one.site}: {one.reason}" for one in refused[:3])
         raise QuorumLostError(
@@ -175,15 +192,6 @@ def _model(study: Study, trained: Mapping[str, Any]) -> Vectors:
     if study.statistics_are_shared:
         vectors[STATISTICS] = trained[STATISTICS]
     return vectors
-
-
-def _added(accepted: Sequence[Accepted]) -> Vectors:
-    """Return the sums over the sites, in the order of their names, and how many they are."""
-    parts = [_arrays(reply) for reply in accepted]
-    added = {name: sum(part[name] for part in parts) for name in parts[0]}
-    if any(name.startswith(MARGINS) for name in added):
-        added[NUM_SITES] = np.array([float(len(parts))])
-    return added
 
 
 def _arrays(reply: Accepted) -> Vectors:

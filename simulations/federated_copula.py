@@ -26,7 +26,7 @@ class FederatedCopula(Synthesiser):
     holds_patients: ClassVar[bool] = False
 
     def __init__(
-        self, columns: Columns, copulas: Mapping[int, ClassCopula], sizes: Mapping[int, int]
+        self, columns: Columns, copulas: Mapping[int, ClassCopula], sizes: Mapping[int, float]
     ) -> None:
         self.columns = columns
         self.copulas = copulas
@@ -39,7 +39,7 @@ class FederatedCopula(Synthesiser):
             classes=tuple(columns.classes[code] for code in self._codes),
             class_names=tuple(columns.class_names[code] for code in self._codes),
         )
-        self.class_sizes_ = tuple(sizes[code] for code in self._codes)
+        self.class_sizes_ = tuple(round(sizes[code]) for code in self._codes)
         self.encoder_ = _plain_encoder(self.columns_)
 
     def _fit_rows(self, rows: Rows, code_N: Ints, rng: np.random.Generator) -> None:

@@ -5,21 +5,22 @@ anybody likes. Files go to `synthetic/` in the run's folder. The tables can be r
 of the run, as patients can.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fedward.client.noised_sums import NoisedSumMaker
+from fedward.client.noised_sums import NoisedQueries
 from fedward.common.config.loader import load_run_config
 from fedward.common.config.synthesis import SynthesisConfig
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.randomness import seed_for
 from fedward.common.study import Study
 from fedward.common.tables.synthetic_rows import RowForm, counts_of
-from fedward.common.tables.synthetic_sums import NUM_SITES, SIZES, SumsForm
+from fedward.common.tables.synthetic_sums import FACTS, SIZES, QueryForm, SumsForm, form_of
 from fedward.common.tables.table import Table
 from fedward.common.task import Split
 from fedward.common.tasks.ehr_classification import EhrClassification
@@ -27,9 +28,10 @@ from fedward.server.given_files import check_is_synthesis
 from fedward.server.synthesis import Given
 from fedward.simulations.federated_copula import FederatedCopula
 from fedward.simulations.simulate import BASE_DIR_FILE
+from fedward.synth.tables.base import Synthesiser
 from fedward.synth.tables.columns import Columns
-from fedward.synth.tables.counts import ClassCounts
-from fedward.synth.tables.encoder import codes_of
+from fedward.synth.tables.dp_copula import DPGaussianCopula, class_latents
+from fedward.synth.tables.encoder import codes_of, public_encoder
 from fedward.synth.tables.table_frame import frame_of
 
 FOLDER, POOLED = "synthetic", "pooled"
@@ -87,45 +89,66 @@ def tables_of(
         form = RowForm.of(config, task.schema, features)
         by_site = {site: form.table(arrays) for site, arrays in sorted(given.by_site.items())}
         return SyntheticTables(_joined(list(by_site.values())), by_site)
-    columns = Columns.of_schema(task.schema, features)
-    form = SumsForm.of(config, task.schema, features)
-    model = copula_of(given, config, form, columns)
+    model, sizes = copula_of(given, study)
     if num_rows is None:
-        num_rows = config.rows_per_site * int(given.summed[NUM_SITES].item())
-    shares = _class_counts(config, model, num_rows)
+        num_rows = config.rows_per_site * given.num_sites
     frame = model.sample(
-        num_rows if isinstance(shares, str) else None,
-        class_counts=shares,
+        class_counts=_class_counts(config, task.schema.class_names, sizes, num_rows),
         seed=seed_for(study.seed if seed is None else seed, purpose="synthetic-rows"),
     )
-    return SyntheticTables(_table(frame, columns), {})
+    return SyntheticTables(_table(frame, Columns.of_schema(task.schema, features)), {})
 
 
-def copula_of(
-    given: Given, config: SynthesisConfig, form: SumsForm, columns: Columns
-) -> FederatedCopula:
-    """Return the copula that a federation summed up.
+def copula_of(given: Given, study: Study) -> tuple[Synthesiser, dict[int, float]]:
+    """Return the copula that a federation summed up, and the patients of each class it knows.
 
     Raises:
         ConfigError: no class has enough patients.
     """
-    noise = {}
-    if config.is_private:
-        assert config.epsilon is not None
-        assert config.delta is not None
-        maker = NoisedSumMaker(form, config.epsilon, config.delta)
-        noise = {
-            "deviation": maker.summed_deviation(given.summed),
-            "pair_deviations": maker.pair_deviations(given.summed),
-        }
-    copulas = form.copulas(given.summed, fewest=config.min_class_size, **noise)
-    if not copulas:
+    config, task = study.config.synthesis, study.task
+    assert config is not None
+    assert isinstance(task, EhrClassification), "the configuration allows no other"
+    columns = Columns.of_schema(task.schema, study.config.data.features)
+    form = form_of(config, task.schema, study.config.data.features)
+    if isinstance(form, QueryForm):
+        model: Synthesiser = private_copula(given, config, form, columns)
+        counted = dict(enumerate(map(float, model.class_sizes_)))
+    else:
+        assert isinstance(form, SumsForm)
+        copulas = form.copulas(given.summed, fewest=config.min_class_size)
+        counted = {code: float(given.summed[SIZES][code]) for code in copulas}
+        model = FederatedCopula(columns, copulas, counted)
+    sizes = {code: size for code, size in counted.items() if size >= config.min_class_size}
+    if not sizes:
         raise ConfigError(
             f"synthesis.min_class_size: no class has {config.min_class_size} patients at all sites "
             "together" + (", as far as the noise tells" if config.is_private else "")
         )
-    sizes = {code: max(round(given.summed[SIZES][code]), 1) for code in copulas}
-    return FederatedCopula(columns, copulas, sizes)
+    return model, sizes
+
+
+def private_copula(
+    given: Given, config: SynthesisConfig, form: QueryForm, columns: Columns
+) -> DPGaussianCopula:
+    """Return the copula of all sites' noised answers; it can be saved, and says what it promises.
+
+    Its claim is that of each site for its own patients.
+    """
+    assert config.epsilon is not None
+    assert config.delta is not None
+    queries = NoisedQueries(form, columns, config.epsilon, config.delta)
+    learned, answers = queries.learned(given.summed)
+    model = DPGaussianCopula(columns, epsilon=config.epsilon, delta=config.delta)
+    model.columns_ = replace(columns, positive_above=None)
+    model.encoder_ = public_encoder(model.columns_, model.form)
+    model.class_sizes_ = tuple(int(size) for size in np.rint(learned.size_C))
+    model.classes_ = class_latents(learned, answers)
+    num_sites = {name: given.summed[f"{name}.{FACTS}"][3] for name in answers}
+    model.answers_ = tuple(
+        replace(answer, deviation=answer.deviation / math.sqrt(num_sites[name]))
+        for name, answer in answers.items()
+    )
+    return model
 
 
 def write_tables(tables: SyntheticTables, study: Study, folder: Path, *, ending: str) -> list[Path]:
@@ -168,14 +191,24 @@ def frame_for_file(table: Table, study: Study) -> pd.DataFrame:
     return frame
 
 
-def _class_counts(config: SynthesisConfig, model: FederatedCopula, num_rows: int) -> ClassCounts:
-    """Return the shares of the classes that the run asks for, of those that there are."""
-    if config.class_counts is None:
-        return config.class_shares
-    columns = model.columns
-    share = num_rows / config.rows_per_site
-    wanted = zip(columns.classes, counts_of(config, columns.class_names), strict=True)
-    return {name: round(n * share) for name, n in wanted if name in model.columns_.classes}
+def _class_counts(
+    config: SynthesisConfig, names: Sequence[str], sizes: Mapping[int, float], num_rows: int
+) -> dict[int, int]:
+    """Return the rows of each class that there is, in the shares that the run asks for."""
+    weights = dict.fromkeys(sizes, 1.0) if config.class_shares == "balanced" else dict(sizes)
+    if config.class_counts is not None:
+        asked = counts_of(config, names)
+        weights = {code: float(asked[code]) for code in sizes}
+    total = sum(weights.values())
+    if total == 0:
+        raise ConfigError("synthesis.class_counts: of the classes asked for, no site gave any")
+    exact = {code: num_rows * weight / total for code, weight in weights.items()}
+    counts = {code: math.floor(rows) for code, rows in exact.items()}
+    # The largest remainders get the rows that are left.
+    left = sorted(exact, key=lambda code: (counts[code] - exact[code], code))
+    for code in left[: num_rows - sum(counts.values())]:
+        counts[code] += 1
+    return counts
 
 
 def _table(frame: pd.DataFrame, columns: Columns) -> Table:

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from fedward.synth.tables.copula import GaussianCopula
     from fedward.synth.tables.detect import detect
     from fedward.synth.tables.gaussian import ClassGaussian
+    from fedward.synth.tables.kde import KDE
+    from fedward.synth.tables.kde_knn import KDEKNN
     from fedward.synth.tables.methods import method_names, new_synthesiser
     from fedward.synth.tables.schema_text import schema_yaml
+    from fedward.synth.tables.smote import SMOTE
 
 _MODULES = {
+    "KDE": "tables.kde",
+    "KDEKNN": "tables.kde_knn",
+    "SMOTE": "tables.smote",
     "ClassGaussian": "tables.gaussian",
     "Column": "tables.columns",
     "Columns": "tables.columns",
@@ -34,6 +40,9 @@ _MODULES = {
     "schema_yaml": "tables.schema_text",
 }
 __all__ = [
+    "KDE",
+    "KDEKNN",
+    "SMOTE",
     "ClassGaussian",
     "Column",
     "Columns",

@@ -3,6 +3,7 @@
 One row is one patient: whose rows are more than one would be learned, split and counted wrongly.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,12 @@ def read_cohort(path: Path, view: View) -> Cohort:
     schema = load_schema(view.schema)
     names = tuple(f.name for f in schema.select(view.features) if f.name not in view.drop)
     return described(frame, schema, names, str(path))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_like(path: Path, columns: Columns, schema: str | None = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedward.client.privacy.clipping import ClippedSum, clip_factors
+from fedward.client.privacy.clipping import ClippedSum, are_finite, clip_factors
 from fedward.client.privacy.patients import Patients
 from fedward.common.task import Batch, Loss
 
@@ -50,7 +50,7 @@ class VectorisedGradients:
             gradients, loss_R = self._by_row(trained, fixed, rows)
             by_patient = [_of_patients(gradients.pop(name), part) for name in self._names]
             norm_G = _norms(by_patient)
-            added = _weighted_sum(by_patient, clip_factors(norm_G, max_norm), norm_G.isfinite())
+            added = _weighted_sum(by_patient, clip_factors(norm_G, max_norm), norm_G)
             sums = added if not sums else [a.add_(b) for a, b in zip(sums, added, strict=True)]
             losses.append(_of_patients(loss_R, part))
             norms.append(norm_G)
@@ -118,8 +118,7 @@ def chunks(batch: Batch, patients: Patients, most: int) -> Iterator[tuple[Batch,
     if patients.is_one_each:
         for place in range(0, len(patients), most):
             part = {name: rows[place : place + most] for name, rows in batch.items()}
-            num_rows = len(part["patient_id"])
-            yield part, Patients.one_each(num_rows, patients.group_R.device)
+            yield part, Patients(len(part["patient_id"]), device=part["patient_id"].device)
         return
     ordered = {name: rows.index_select(0, patients.order_R) for name, rows in batch.items()}
     ends = patients.num_rows_G.cumsum(0).tolist()
@@ -131,8 +130,9 @@ def chunks(batch: Batch, patients: Patients, most: int) -> Iterator[tuple[Batch,
     for first, last in pairwise([*cuts, len(patients)]):
         part = {name: rows[begins[first] : begins[last]] for name, rows in ordered.items()}
         num_rows_G = patients.num_rows_G[first:last]
-        group_R = torch.arange(last - first, device=num_rows_G.device)
-        yield part, Patients(group_R.repeat_interleave(num_rows_G), num_rows_G, is_one_each=False)
+        device = num_rows_G.device
+        group_R = torch.arange(last - first, device=device).repeat_interleave(num_rows_G)
+        yield part, Patients(num_rows_G, group_R, device=device)
 
 
 def _of_patients(values_R: Tensor, patients: Patients) -> Tensor:
@@ -153,11 +153,10 @@ def _norms(gradients_G: Sequence[Tensor]) -> Tensor:
     return norm_G
 
 
-def _weighted_sum(
-    gradients_G: Sequence[Tensor], factor_G: Tensor, is_finite_G: Tensor
-) -> list[Tensor]:
+def _weighted_sum(gradients_G: Sequence[Tensor], factor_G: Tensor, norm_G: Tensor) -> list[Tensor]:
     """Return the sums over patients, those left out whose gradient is not finite."""
-    if not bool(is_finite_G.all()):  # 0 times not-a-number is not-a-number
+    if not are_finite(norm_G):  # 0 times not-a-number is not-a-number
+        is_finite_G = norm_G.isfinite()
         gradients_G = [
             torch.where(is_finite_G.view(-1, *(1,) * (g.dim() - 1)), g, torch.zeros_like(g))
             for g in gradients_G

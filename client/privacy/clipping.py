@@ -3,11 +3,11 @@
 Legend: G patients of a batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from fedward.client.privacy.patients import Patients
@@ -51,5 +51,9 @@ def clip_factors(norm_G: Tensor, max_norm: Tensor | float) -> Tensor:
 
     Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1; the slack is that of Opacus.
     """
-    factor_G = (max_norm / (norm_G + SLACK)).clamp(max=1.0)
-    return torch.where(norm_G.isfinite(), factor_G, torch.zeros_like(factor_G))
+    return (max_norm / (norm_G + SLACK)).clamp(max=1.0).nan_to_num(nan=0.0)
+
+
+def are_finite(norm_G: Tensor) -> bool:
+    """Return whether all norms are finite, quickly; False may also mean that they are large."""
+    return math.isfinite(float(norm_G.sum()))

@@ -154,7 +154,7 @@ def _by_row(
     rows_at_once = free // (COPIES * gradient_bytes + row_bytes)
     if rows_at_once < 2:
         return one_by_one
-    patients = Patients.one_each(len(blank["patient_id"]), blank["patient_id"].device)
+    patients = Patients.of(blank["patient_id"])
     try:
         VectorisedGradients(model, loss_per_sample, rows_at_once=2).clipped_sum(
             blank, patients, 1.0

@@ -5,7 +5,6 @@ A patient's loss is the mean over its rows, and its gradient is clipped as one.
 Shapes: R rows of a batch, G patients in it, M most rows of one of them.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -13,41 +12,49 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, repr=False)
 class Patients:
     """The patients of one batch, in rising order of their keys.
 
     Args:
-        group_R: (R,) int64, the patient of each row, from 0.
-        num_rows_G: (G,) int64, rows of each patient, all >= 1.
-        is_one_each: whether row r is all of patient r.
+        num_rows_G: (G,) int64, rows of each patient, all >= 1; or G, with a row each.
+        group_R: (R,) int64, the patient of each row, from 0; None: row r is all of patient r.
+        device: of the rows.
     """
 
-    group_R: Tensor
-    num_rows_G: Tensor
-    is_one_each: bool
+    def __init__(
+        self, num_rows_G: Tensor | int, group_R: Tensor | None = None, *, device: torch.device
+    ) -> None:
+        self.is_one_each = group_R is None
+        self._num_patients = num_rows_G if isinstance(num_rows_G, int) else len(num_rows_G)
+        self._num_rows_G = num_rows_G
+        self._group_R = group_R
+        self._device = device
 
     @classmethod
     def of(cls, key_R: Tensor) -> Self:
         """Return the patients of rows with these keys (int64); rows need not be in order."""
-        rises = key_R[1:] > key_R[:-1]
-        if bool(rises.all()):  # one row each, the usual case
-            return cls.one_each(len(key_R), key_R.device)
+        if bool((key_R[1:] > key_R[:-1]).all()):  # one row each, the usual case
+            return cls(len(key_R), device=key_R.device)
         _, group_R, num_rows_G = torch.unique(key_R, return_inverse=True, return_counts=True)
-        return cls(group_R, num_rows_G, is_one_each=False)
+        return cls(num_rows_G, group_R, device=key_R.device)
 
-    @classmethod
-    def one_each(cls, num_rows: int, device: torch.device) -> Self:
-        """Return as many patients as rows."""
-        return cls(
-            torch.arange(num_rows, device=device),
-            torch.ones(num_rows, dtype=torch.int64, device=device),
-            is_one_each=True,
-        )
+    @cached_property
+    def group_R(self) -> Tensor:
+        """The patient of each row, from 0."""
+        if self._group_R is not None:
+            return self._group_R
+        return torch.arange(self._num_patients, device=self._device)
+
+    @cached_property
+    def num_rows_G(self) -> Tensor:
+        """How many rows each patient has."""
+        if isinstance(self._num_rows_G, Tensor):
+            return self._num_rows_G
+        return torch.ones(self._num_rows_G, dtype=torch.int64, device=self._device)
 
     def __len__(self) -> int:
         """Return G."""
-        return len(self.num_rows_G)
+        return self._num_patients
 
     @cached_property
     def share_R(self) -> Tensor:
@@ -65,6 +72,10 @@ class Patients:
             return values_R
         out_G = values_R.new_zeros(len(self), *values_R.shape[1:])
         return out_G.index_add_(0, self.group_R, values_R)
+
+    def by_row(self, values_G: Tensor) -> Tensor:
+        """Return (R,), for each row the value of its patient in `values_G` (G,)."""
+        return values_G if self.is_one_each else values_G[self.group_R]
 
     def side_by_side(self, values_R: Tensor) -> Tensor:
         """Return (G, M, ...), each patient's rows of `values_R` (R, ...), and zeros behind them."""

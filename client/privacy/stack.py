@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedward.client.privacy.ghost import Call, clipped_sums
+from fedward.client.privacy.dense_rules import Call
+from fedward.client.privacy.ghost import clipped_sums
 from fedward.client.privacy.noise import NoiseSource
 from fedward.client.privacy.patients import Patients
 from fedward.client.privacy.step import Mechanism
@@ -76,7 +77,7 @@ class Stack:
             max_norm_G[patients.group_R] = max_norm_R
         found = clipped_sums(calls, loss_R, patients, max_norm=max_norm_G, num_sites=num_sites)
         share_KB = share_R.double().view(num_sites, -1)
-        norm_KB = found.norm_G[patients.group_R].view(num_sites, -1)
+        norm_KB = patients.by_row(found.norm_G).view(num_sites, -1)
         self._count(share_KB, norm_KB, found.sums)
         num_patients_K = share_KB.sum(1)
         loss_K = loss_R.detach().view(num_sites, -1).sum(1) / num_patients_K.clamp(min=1.0)
@@ -125,5 +126,5 @@ class Stack:
 
 def _patients(batch: StackedBatch) -> Patients:
     if batch.owner_R is None:
-        return Patients.one_each(batch.weight_KB.numel(), batch.weight_KB.device)
+        return Patients(batch.weight_KB.numel(), device=batch.weight_KB.device)
     return Patients.of(batch.owner_R)

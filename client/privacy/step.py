@@ -104,9 +104,9 @@ class PrivateStep:
             self._bound = bound, self.method.gradients(model, self.loss_per_sample)
         bound, gradients = self._bound
         parameters = bound.parameters
-        loss = torch.zeros((), device=parameters[0].device)
         if len(batch["patient_id"]) == 0:
             sums: Sequence[Tensor] = [torch.zeros_like(p) for p in parameters]
+            loss = sums[0].new_zeros(())
         else:
             patients = Patients.of(batch["patient_id"])
             found = gradients.clipped_sum(batch, patients, self.mechanism.max_grad_norm)

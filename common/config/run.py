@@ -274,6 +274,11 @@ class RunConfig(Section):
             raise ValueError("repeat: each repetition would release rows of its own; run it once")
         if self.data.shuffle_labels_except is not None:
             raise ValueError("data.shuffle_labels_except: a control for training, not for rows")
+        if self.synthesis.trains and (self.shared != ("*",) or self.strategy.name == "fedbn"):
+            raise ValueError(
+                "shared: the model that filters candidates is the one that is shared; share every "
+                "tensor, with a strategy that does"
+            )
         return self
 
     @model_validator(mode="after")

@@ -47,9 +47,9 @@ class LimitsConfig(Section):
     min_replies: int = Field(default=2, ge=1)
     """Fewest sites whose updates are averaged; with 1 the average may be this site's alone."""
     epsilon: float | None = Field(default=None, gt=0)
-    """Largest privacy budget of a run; when given, a run without one is refused."""
+    """Largest privacy budget over all runs and studies; when given, a run without one is refused."""
     delta: float | None = Field(default=None, gt=0, lt=1)
-    """Largest delta of a run; when given, a run without one is refused."""
+    """Largest delta of a run, and that of the budget; when given, a run without one is refused."""
     update_norm: float | None = Field(default=None, gt=0)
     """Largest L2 norm of an update that leaves; absent: no bound."""
     synthetic_rows: int = Field(default=0, ge=0)

@@ -30,7 +30,7 @@ class SynthesisConfig(Section):
     min_class_size: int = Field(default=10, ge=5)
     """Fewest training patients of a class of which a site gives anything; its min_cohort wins."""
     bins: int | None = Field(default=None, ge=4, le=1024)
-    """Of a copula: bins of each number, over the schema's range; absent: 128, with noise 24."""
+    """Of `copula`: bins of each number, over the schema's range; absent: 128."""
     epsilon: float | None = Field(default=None, gt=0)
     """Of dp-copula: what each site's noise keeps for its own patients. There is no default."""
     delta: float | None = Field(default=None, gt=0, lt=1)
@@ -56,8 +56,8 @@ class SynthesisConfig(Section):
         # `str.partition(": ")` of the message names the key.
         if self.synthesiser is not None and not self.asks_for_rows:
             raise ValueError(f"synthesiser: {self.method} is one itself; leave the key out")
-        if self.bins is not None and self.asks_for_rows:
-            raise ValueError(f"bins: {self.method} has none; they belong to a copula")
+        if self.bins is not None and self.method != "copula":
+            raise ValueError(f"bins: {self.method} does not need them; they belong to copula")
         for name in ("epsilon", "delta"):
             given = getattr(self, name) is not None
             if given and not self.is_private:

@@ -18,6 +18,7 @@ from fedward.common.privacy.checks import check_delta
 MAX_POINTS = 2**21
 MAX_POINTS_OF_ALL = 2**23
 MIN_NOISE_MULTIPLIER = 0.3
+MAX_EPSILON = 100.0
 SMALLEST = 1e-3
 """Epsilons below it are not told apart."""
 ERRORS = (0.001, 0.003, 0.01, 0.03)
@@ -58,6 +59,8 @@ def close(history: Sequence[Segment], delta: float) -> Closing:
     if smallest < MIN_NOISE_MULTIPLIER:
         why = f"with noise multiplier {smallest:g} its grid would not fit in memory"
         return Closing(rdp, None, None, why)
+    if rdp > MAX_EPSILON:
+        return Closing(rdp, None, None, f"an epsilon above {MAX_EPSILON:g} promises nothing")
     for error in (part * max(rdp, SMALLEST) for part in ERRORS):
         extent = _extent(segments, delta, error)
         points = 2 * extent / _mesh(segments, delta, error)

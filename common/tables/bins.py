@@ -96,7 +96,7 @@ def bin_edges(field: FieldSchema, num_bins: int) -> Floats:
         edges = np.geomspace(low, high, num_bins + 1)
     else:
         scale = NEAR_ZERO * max(abs(low), abs(high))
-        ends = np.arcsinh(np.array([low, high]) / scale)
-        edges = scale * np.sinh(np.linspace(*ends, num_bins + 1))
+        first, last = np.arcsinh(low / scale), np.arcsinh(high / scale)
+        edges = scale * np.sinh(np.linspace(first, last, num_bins + 1))
     edges[0], edges[-1] = low, high  # rounding
     return edges

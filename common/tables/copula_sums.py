@@ -22,7 +22,7 @@ from fedward.common.tables.bins import Cells, Floats
 from fedward.common.tables.table import Table
 
 LARGEST_SCORE = 3.5
-LARGEST_CORRELATION = 0.98
+LARGEST_CORRELATION = 0.99
 SMALLEST_EIGENVALUE = 1e-4
 
 
@@ -113,7 +113,8 @@ class Margins:
             return self.category_scores[place][cell_N]
         inside_N = (values_N - edges[cell_N]) / (edges[cell_N + 1] - edges[cell_N])
         level_N = self.below[place][cell_N] + inside_N * self.shares[place][cell_N]
-        return np.clip(ndtri(np.clip(level_N, 0.0, 1.0)), -LARGEST_SCORE, LARGEST_SCORE)
+        score_N: Floats = ndtri(np.clip(level_N, 0.0, 1.0))
+        return np.clip(score_N, -LARGEST_SCORE, LARGEST_SCORE)
 
 
 def pair_sums(z_ND: Floats) -> Floats:
@@ -158,7 +159,8 @@ def positive_definite(matrix_DD: Floats) -> Floats:
     raised_D = np.maximum(values_D, SMALLEST_EIGENVALUE)
     raised_DD = (vectors_DD * raised_D) @ vectors_DD.T
     deviation_D = np.sqrt(np.diag(raised_DD))
-    return raised_DD / np.outer(deviation_D, deviation_D)
+    found_DD: Floats = raised_DD / np.outer(deviation_D, deviation_D)
+    return found_DD
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class ClassCopula:
 
     @cached_property
     def _factor_DD(self) -> Floats:
-        return np.linalg.cholesky(self.correlation_DD)
+        return np.linalg.cholesky(self.correlation_DD).astype(np.float64)
 
     def _values(self, place: int, level_N: Floats) -> Floats:
         edges, below = self.margins.cells.edges[place], self.margins.below[place]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def table_view(args: argparse.Namespace) -> "View":
 
 
 def _fit(args: argparse.Namespace) -> int:
-    from fedward.client.data.patient_frame import read_cohort
+    from fedward.client.data.patient_frame import file_hash, read_cohort
     from fedward.common.errors import ConfigError
     from fedward.synth.tables.methods import method_names, new_synthesiser
 
@@ -108,7 +109,10 @@ def _fit(args: argparse.Namespace) -> int:
     model = new_synthesiser(args.method, columns=cohort.columns, **settings)
     train, held = cohort.split(args.holdout, args.seed)
     model.fit(train)
-    facts = {"holdout": {"share": args.holdout, "seed": args.seed, "rows": len(held)}}
+    facts = {
+        "holdout": {"share": args.holdout, "seed": args.seed},
+        "table": {"sha256": file_hash(args.table), "view": asdict(table_view(args))},
+    }
     model.save(args.out, facts=facts)
     _tell(args, model, len(train), len(held))
     return 0

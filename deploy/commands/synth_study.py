@@ -24,13 +24,14 @@ def add(verbs: Commands) -> None:
         help="override one key; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: runs/study-NAME; study.md and study.json"
+        "--out", type=Path, metavar="DIR", help="default: runs/study-NAME; study.md, .json and .png"
     )
     parser.add_argument("--json", action="store_true", help="for scripts")
 
 
 def _study(args: argparse.Namespace) -> int:
     from fedward.simulations.papers.config import load_study
+    from fedward.simulations.papers.picture import picture
     from fedward.simulations.papers.report import as_json, as_markdown
     from fedward.simulations.papers.study import run_study
 
@@ -42,9 +43,10 @@ def _study(args: argparse.Namespace) -> int:
     page = as_markdown(config, results)
     (folder / "study.json").write_text(content + "\n")
     (folder / "study.md").write_text(page)
+    (folder / "study.png").write_bytes(picture(config, results))
     print(content if args.json else page)
     if not args.json:
-        print(folder / "study.md")
+        print(folder / "study.md", folder / "study.png", sep="\n")
     return 0
 
 

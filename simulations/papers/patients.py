@@ -16,7 +16,7 @@ from fedward.common.randomness import numpy_generator
 from fedward.common.registry import did_you_mean
 from fedward.common.tables.schema import load_schema
 from fedward.simulations.papers.config import StudyData, TableConfig
-from fedward.synth.evaluation.tables import class_codes
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
 Ints = npt.NDArray[np.int64]

@@ -60,6 +60,11 @@ def shown(metric: Metric, digits: int = 3, *, signed: bool = False) -> str:
     return f"{value} ({metric.low:{sign}.{digits}f} to {metric.high:{sign}.{digits}f})"
 
 
+def mean_over_seeds(results: Sequence[Result], test: str, learner: str | None = None) -> Metric:
+    """Return the AUROC of one arm: of one learner, or the mean of all where it is None."""
+    return _mean(_values(results, test, learner))
+
+
 def _called(config: StudyConfig, test: str) -> str:
     return "other patients of the training hospital" if test == INTERNAL else test
 
@@ -67,7 +72,7 @@ def _called(config: StudyConfig, test: str) -> str:
 def _utility(config: StudyConfig, by_arm: dict[str, list[Result]], test: str) -> list[Row]:
     head = ["trained on", *config.learners, "mean"]
     rows = [
-        [arm, *(shown(_mean(_values(results, test, name))) for name in (*config.learners, None))]
+        [arm, *(shown(mean_over_seeds(results, test, name)) for name in (*config.learners, None))]
         for arm, results in by_arm.items()
     ]
     return [head, *rows]

@@ -68,19 +68,14 @@ def _membership(areas: Sequence[Risk]) -> Reason:
             "Whether a patient's record was used can hardly be told from the synthetic rows: the "
             f"best attack reaches AUROC {figure} ({where}); {scale}.",
         )
-    unsure = (
-        " The interval reaches guessing, so this may be chance: more holdout patients would tell."
-        if worst.low is not None and worst.low <= worst.baseline
-        else ""
-    )
     return Reason(
         "membership",
         "privacy",
         "blocks",
         "patients can be recognised",
-        "An attacker who has a patient's record can tell whether it was used: of one patient who "
-        f"was and one who was not, the attack picks the right one in {_value(worst):.0%} of the "
-        f"pairs (AUROC {figure}; {where}); {scale}.{over}{unsure}".replace("%", " %", 1),
+        "Patients can be recognised: shown the record of one patient who was used and of one who "
+        f"was not, an attacker picks the right one in {100 * _value(worst):.0f} of 100 pairs "
+        f"(AUROC {figure}; {where}); {scale}.{over}{_doubt(worst)}",
     )
 
 
@@ -103,7 +98,7 @@ def _recognised(rates: Sequence[Risk]) -> Iterator[Reason]:
         "some patients are recognised for certain",
         f"{percent(_value(worst))} [{low}, {high}] of {group_name(worst.group)} "
         f"(n = {worst.num_attacks:,}) are recognised at a threshold at which {percent(FPR)} of "
-        f"other patients are taken for them; the limit is {percent(limit)}.",
+        f"other patients are taken for them; the limit is {percent(limit)}.{_doubt(worst)}",
     )
 
 
@@ -115,7 +110,7 @@ def _attributes(risks: Sequence[Risk]) -> Reason:
     worst = max(over or [risk for risk in known if risk.group == ALL] or known, key=_value)
     figure = with_interval(_value(worst), worst.low, worst.high)
     tries = counted(worst.num_attacks, "attempt")
-    secret = "" if worst.group == ALL else f" ({worst.group})"
+    attack = attack_name(worst) if worst.group == ALL else f"guessing {worst.group}"
     if not over:
         return Reason(
             "attributes",
@@ -124,7 +119,7 @@ def _attributes(risks: Sequence[Risk]) -> Reason:
             "values cannot be guessed from a patient's own row",
             "Singling a patient out, linking two halves of a record and guessing a value succeed "
             "hardly more often against training patients than against others: the largest risk is "
-            f"{figure} ({attack_name(worst)}{secret}, {tries}); the limit is {two(RISK)}.",
+            f"{figure} ({attack}, {tries}); the limit is {two(RISK)}.",
         )
     more = len({risk.name for risk in over}) - 1
     others = f" {counted(more, 'other attack')} are over the limit, too." if more else ""
@@ -133,7 +128,7 @@ def _attributes(risks: Sequence[Risk]) -> Reason:
         "privacy",
         "blocks",
         "facts about single patients can be found out",
-        f"{attack_name(worst).capitalize()}{secret} succeeds more often against training patients "
+        f"{attack[0].upper()}{attack[1:]} succeeds more often against training patients "
         f"than against others: risk {figure} ({tries}); the limit is {two(RISK)}.{others}",
     )
 
@@ -153,6 +148,15 @@ def _over(risks: Sequence[Risk], limit: float, *, skip: str) -> str:
     if not worst:
         return ""
     return f" Also over it: {listed([f'{group_name(g)} {two(v)}' for g, v in worst.items()])}."
+
+
+def _doubt(risk: Risk) -> str:
+    """Return a sentence where so large a figure may be chance; nothing where it is not."""
+    if risk.is_leak:
+        return ""
+    return (
+        " The interval reaches guessing, so this may be chance: more holdout patients would tell."
+    )
 
 
 def _untested(why: str) -> Reason:

@@ -16,7 +16,7 @@ from fedward.common.metrics import auroc
 from fedward.common.randomness import numpy_generator, seed_for
 from fedward.common.task import Metric
 from fedward.synth.evaluation.encoding import numeric_form
-from fedward.synth.evaluation.tables import class_codes
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
 NUM_FOLDS = 5

@@ -17,7 +17,7 @@ from fedward.synth.evaluation.associations import Associations, associations
 from fedward.synth.evaluation.detection import detection
 from fedward.synth.evaluation.margins import Margin, margins
 from fedward.synth.evaluation.plausibility import Plausibility, plausibility
-from fedward.synth.evaluation.tables import class_codes
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
 

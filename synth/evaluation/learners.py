@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC
 
 from fedward.synth.evaluation.encoding import numeric_form
-from fedward.synth.evaluation.tables import class_codes
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
 Floats = npt.NDArray[np.float64]

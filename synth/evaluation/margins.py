@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fedward.synth.evaluation.tables import class_codes
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Column, Columns, Kind
 
 Floats = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ released rows have gaps. Which tests were ordered for a patient is nearly a fing
 `nearest` is minus the distance to the nearest released row.
 
 Figures of all patients and of outliers compare within classes, see `risk.mean_risk`. Outliers are
-the tenth of members and others of a class in the least dense places of the reference.
+the fifth of members and others of a class in the least dense places of the reference.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ from fedward.synth.evaluation.trial import Trial
 
 SYNTHETIC_BANDWIDTH = 0.85
 REFERENCE_BANDWIDTH = 2.0
-OUTLIER_SHARE = 0.1
+OUTLIER_SHARE = 0.2
 OUTLIERS = "outliers"
 
 

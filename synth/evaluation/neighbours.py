@@ -15,7 +15,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 
 from fedward.synth.evaluation.encoding import numeric_form
-from fedward.synth.tables.columns import Columns
+from fedward.synth.tables.columns import Column, Columns
 
 Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -51,6 +51,14 @@ class RowSpace:
             points_ND = np.hstack([points_ND, GAP_WEIGHT * missing])
         rows_ND: Rows = points_ND.astype(np.float32)
         return rows_ND
+
+
+def codes(column: Column, frame: pd.DataFrame) -> Floats:
+    """Return (N,) the column's numbers, or its categories' positions; NaN where missing."""
+    values = frame[column.name]
+    if not column.is_continuous:
+        values = values.map({value: float(i) for i, value in enumerate(column.categories)})
+    return values.to_numpy(dtype=np.float64)
 
 
 def nearest(query_QD: Rows, rows_ND: Rows, k: int = 1) -> tuple[Floats, npt.NDArray[np.int64]]:

@@ -23,7 +23,8 @@ class Reason:
 
 def two(value: float) -> str:
     """Return two decimals with a true minus sign."""
-    return f"{value + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, 2) or 0.0  # no minus before a zero
+    return f"{rounded:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def with_interval(value: float, low: float | None, high: float | None) -> str:

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fedward.synth.evaluation.neighbours import codes
 from fedward.synth.evaluation.risk import ALL, Rates, Risk, rate, residual_risk
 from fedward.synth.evaluation.trial import Trial, with_label
-from fedward.synth.tables.columns import Columns
 
 NUM_PREDICATES = 1_000
 NUM_COLUMNS = 4
@@ -79,7 +79,7 @@ def _tables(trial: Trial, rng: np.random.Generator) -> _Tables:
 
     def some(frame: pd.DataFrame) -> Values:
         keep = rng.permutation(len(frame))[:n]
-        return _codes(columns, frame.iloc[np.sort(keep)])
+        return np.stack([codes(column, frame.iloc[keep]) for column in columns], axis=1)
 
     # As many released rows as patients: what isolates one of n isolates one of n others.
     return _Tables(
@@ -88,18 +88,6 @@ def _tables(trial: Trial, rng: np.random.Generator) -> _Tables:
         some(trial.holdout),
         np.array([column.is_continuous for column in columns]),
     )
-
-
-def _codes(columns: Columns, frame: pd.DataFrame) -> Values:
-    """Return (N, C) numbers, and of categories their positions; NaN where missing."""
-    found = []
-    for column in columns:
-        values = frame[column.name]
-        if not column.is_continuous:
-            code = {value: float(i) for i, value in enumerate(column.categories)}
-            values = values.map(code)
-        found.append(values.to_numpy(dtype=np.float64))
-    return np.stack(found, axis=1)
 
 
 def _risk(

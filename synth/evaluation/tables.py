@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from fedward.common.errors import SiteDataError
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
-Codes = npt.NDArray[np.int64]
 TestName = Literal["internal", "external"]
 
 
@@ -40,21 +38,6 @@ class Tables:
             "external": self.external,
         }
         return {name: table for name, table in found.items() if table is not None and len(table)}
-
-
-def class_codes(columns: Columns, table: pd.DataFrame) -> Codes:
-    """Return (N,) the place of each row's label in `columns.classes`.
-
-    Raises:
-        SiteDataError: a label is missing, or none of the classes.
-    """
-    places: Codes = pd.Index(columns.classes).get_indexer(pd.Index(table[columns.label]))
-    if (places < 0).any():
-        raise SiteDataError(
-            f"column {columns.label!r}: {int((places < 0).sum())} rows have no label, or one that "
-            "is none of the classes; leave them out"
-        )
-    return places
 
 
 def missing_class(columns: Columns, table: pd.DataFrame) -> str | None:

@@ -62,9 +62,9 @@ def make_trial(  # noqa: PLR0913 - the tables that it is made of
     if holdout is None or len(holdout) < MIN_PATIENTS:
         given = "none" if holdout is None else f"{len(holdout)} rows"
         raise SiteDataError(
-            f"holdout: {given}, at least {MIN_PATIENTS} are needed: how often an attack succeeds "
-            "against members means nothing until it is known how often it succeeds against patients "
-            "who were not in training; keep some aside before fitting"
+            f"holdout: {given}, at least {MIN_PATIENTS} rows are needed: that an attack succeeds "
+            "against members means nothing until it is known how often it succeeds against "
+            "patients who were not in training; keep some aside before fitting"
         )
     tables = {"members": members, "synthetic": synthetic, "holdout": holdout}
     if reference is not None:

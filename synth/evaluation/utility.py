@@ -24,7 +24,8 @@ from fedward.common.randomness import seed_for
 from fedward.common.task import Metric
 from fedward.synth.evaluation.areas import Area, area, mean_area, mean_difference, undefined
 from fedward.synth.evaluation.learners import LEARNERS, ClassWeight, Learner, fit, scores
-from fedward.synth.evaluation.tables import Tables, TestName, class_codes, missing_class
+from fedward.synth.evaluation.tables import Tables, TestName, missing_class
+from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
 Arm = Literal["tstr", "trtr", "trtr_balanced"]

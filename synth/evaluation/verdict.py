@@ -135,14 +135,14 @@ def _validity(found: Plausibility) -> Iterator[Reason]:
             f"within a row: {rules}.",
         )
     if not broken and not found.num_rows_impossible:
-        kept = f" and all keep {listed([c.text for c in found.constraints])}"
+        texts = [one.text for one in found.constraints]
+        kept = f" and all keep {listed(texts)}" if texts else ""
         yield Reason(
             "plausible",
             "validity",
             "supports",
             "every row is possible",
-            f"None of the {counted(found.num_rows, 'row')} holds an impossible value"
-            f"{kept if found.constraints else ''}.",
+            f"None of the {counted(found.num_rows, 'row')} holds an impossible value{kept}.",
         )
 
 
@@ -177,6 +177,8 @@ def _usefulness(mean: Comparison) -> Reason:
         )
     assert mean.difference.value is not None
     gap = f"difference {_figure(mean.difference)}"
+    if mean.trtr_balanced.value is not None:
+        real += f", {two(mean.trtr_balanced.value)} with balanced classes"
     if mean.difference.value < -LOSS:
         return _reason(
             "loss",

@@ -32,7 +32,15 @@ NOTICE = (
 MAX_BYTES = 4 << 30
 """Of the unpacked file."""
 MAX_HEADER_BYTES = 16 << 20
-_DAMAGE = (KeyError, ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile)
+_DAMAGE = (
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,  # of zipfile, for another compression or a password
+    zlib.error,
+    zipfile.BadZipFile,
+)
 """What reading a damaged file raises."""
 
 
@@ -94,8 +102,8 @@ def load(path: Path | str) -> Synthesiser:
     cls = synthesisers[header["method"]].load()  # its module makes its types known to the codec
     try:
         model = cls(**unpack(found["parameters"], arrays))
-        model._restore(unpack(found["state"], arrays))
-    except (StorageError, ConfigError, KeyError, TypeError) as error:
+        model._restore(dict(unpack(found["state"], arrays)))
+    except (StorageError, ConfigError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path}: {_reason(error)}") from None
     return model
 
@@ -172,7 +180,7 @@ def _json(archive: zipfile.ZipFile, path: Path, name: str, *, limit: int) -> dic
         if archive.getinfo(name).file_size > limit:
             raise StorageError(f"{path}: {name} is too large")
         found = json.loads(archive.read(name))
-    except (*_DAMAGE, RecursionError) as error:
+    except _DAMAGE as error:
         raise StorageError(f"{path}: {_reason(error)}") from None
     if not isinstance(found, dict):
         raise StorageError(f"{path}: {name} is damaged")

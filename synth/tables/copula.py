@@ -10,7 +10,7 @@ from fedward.common.tables.schema import TableSchema
 from fedward.synth.tables.base import Synthesiser
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.encoder import Form, Missing
-from fedward.synth.tables.latent import ClassLatent, ScoredNumbers, gaps_of, learn_class
+from fedward.synth.tables.latent import ClassLatent, Learning, ScoredNumbers, learn_classes
 from fedward.synth.tables.margins import KnotMargin, knot_margin, knot_scores
 from fedward.synth.tables.rows import Bools, Candidates, Floats, Ints, Rows
 from fedward.synth.tables.sampling import Shortfall
@@ -35,6 +35,10 @@ class GaussianCopula(Synthesiser):
         columns: see `Synthesiser`, as for all that is not named here.
         max_knots: most knots of a quantile function.
         knot_size: fewest patients that a knot, a category's or a gap's association is taken from.
+        pooling: how many rows of a class its own correlations need to weigh as much as those of
+            all classes together. With 0, small classes have their own, which tell more of their
+            patients: on PhysioNet 2019, a class of 251 was recognised with AUC .58, and .55 with
+            the default, at the same use for a random forest.
         missing: `keep` generates missing cells; `median` fills them before learning.
     """
 
@@ -46,6 +50,7 @@ class GaussianCopula(Synthesiser):
         *,
         max_knots: int = 100,
         knot_size: int = 5,
+        pooling: float = 500.0,
         missing: Missing = "keep",
         min_class_size: int = 20,
         max_candidates: int | None = None,
@@ -55,6 +60,7 @@ class GaussianCopula(Synthesiser):
         self.columns = columns
         self.max_knots = max_knots
         self.knot_size = knot_size
+        self.pooling = pooling
         self.missing = missing
         self.min_class_size = min_class_size
         self.max_candidates = max_candidates
@@ -70,6 +76,8 @@ class GaussianCopula(Synthesiser):
         super()._check_parameters()
         if self.max_knots < 1:
             raise ConfigError(f"max_knots: given {self.max_knots}, expected 1 or more")
+        if not 0 <= self.pooling < np.inf:
+            raise ConfigError(f"pooling: given {self.pooling}, expected 0 or more rows")
         if not 1 <= self.knot_size <= self.min_class_size:
             raise ConfigError(
                 f"knot_size: given {self.knot_size}, expected 1 to min_class_size "
@@ -77,7 +85,6 @@ class GaussianCopula(Synthesiser):
             )
 
     def _fit_rows(self, rows: Rows, code_N: Ints, rng: np.random.Generator) -> None:
-        gap_M = gaps_of(rows.absent_NM)
         limits = [self._limits(place) for place in range(len(self.columns_.continuous))]
 
         def learn_numbers(place: int, known_N: Floats) -> ScoredNumbers:
@@ -91,16 +98,9 @@ class GaussianCopula(Synthesiser):
             )
             return ScoredNumbers(margin, knot_scores(known_N))
 
-        self.classes_: tuple[ClassLatent, ...] = tuple(
-            learn_class(
-                rows.take(code_N == code),
-                gap_M,
-                learn_numbers,
-                allowed=self._allowed(rows),
-                fewest=self.knot_size,
-            )
-            for code in range(len(self.class_sizes_))
-        )
+        parts = [rows.take(code_N == code) for code in range(len(self.class_sizes_))]
+        how = Learning(self._allowed(rows), self.knot_size, self.pooling)
+        self.classes_: tuple[ClassLatent, ...] = learn_classes(parts, learn_numbers, how)
         self._forget_observed_bounds()
 
     def _draw(self, code: int, size: int, rng: np.random.Generator) -> Candidates:

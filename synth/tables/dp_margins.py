@@ -29,6 +29,8 @@ NOISE_PER_BIN = 4.0
 """Bins are so few that one of them holds this many standard deviations of noise on average."""
 SIGNIFICANT = 2.0
 """Counts of fewer standard deviations of noise are taken for 0 where that decides something."""
+CERTAIN = 3.5
+"""Where no bin of a column holds so many standard deviations of noise, nothing is known of it."""
 UNIFORM_PART = 0.25
 """Share of the bins that is spread evenly, so that none becomes too wide."""
 _INNER = math.log(1000)
@@ -102,13 +104,14 @@ def placed_bins(location: Answer, num_values: int, *, num_bins: int) -> tuple[Bi
     """Return the bins of the second query, about equally full by the first answer."""
     num_classes = len(location.sums_D) - num_values * LOCATION_BINS
     counts = split_sums(location.sums_D, [num_classes] + [LOCATION_BINS] * num_values)[1:]
-    return tuple(_placed(count_J, SIGNIFICANT * location.deviation, num_bins) for count_J in counts)
+    return tuple(_placed(count_J / location.deviation, num_bins) for count_J in counts)
 
 
-def _placed(count_J: Floats, threshold: float, num_bins: int) -> Bins:
+def _placed(count_J: Floats, num_bins: int) -> Bins:
+    """Return the bins of one column; counts are in standard deviations of their noise."""
     edges_J = public_edges()
-    kept_J = np.where(count_J > threshold, count_J, 0.0)
-    if not kept_J.any():
+    kept_J = np.where(count_J > SIGNIFICANT, count_J, 0.0)
+    if count_J.max() < CERTAIN:
         kept_J[:] = 1.0
     first, last = np.flatnonzero(kept_J)[[0, -1]]
     span_J = edges_J[first : last + 2]
@@ -205,7 +208,9 @@ def missing_shares(counts: ColumnCounts, size_C: Floats, deviation: float) -> Fl
     variance_C = deviation**2 / size_C**2 + share * (1 - share) / size_C
     # One of the differences follows from the others.
     noise = variance_C.sum() * (1 - 1 / num_classes)
-    found_C = shrunk(counts.missing_C / size_C, np.full(num_classes, share), noise)
+    found_C = shrunk(
+        counts.missing_C / size_C, np.full(num_classes, share), noise, most=num_classes
+    )
     return np.clip(found_C, 0.0, 1.0)
 
 
@@ -224,19 +229,21 @@ def class_shares(
     return nearest_shares(shrunk(count_K / num_known, expected_K, noise))
 
 
-def shrunk(raw: Floats, target: Floats, noise: float) -> Floats:
+def shrunk(raw: Floats, target: Floats, noise: float, *, most: float = 2.0) -> Floats:
     """Return `raw` pulled towards `target` as far as noise explains that they differ.
 
     Args:
         raw: estimates with errors.
         target: of the same shape.
         noise: expected squared length of the errors together.
+        most: largest squared distance that the truth can have from the target; of shares 2.
 
-    Source: James and Stein 1961, with the positive part and known variance.
+    Source: James and Stein 1961, with the positive part and known variance; `most` is ours, and
+    matters where the noise is so large that chance differences are beyond what can be true.
     """
     distance = float(((raw - target) ** 2).sum())
-    kept = max(0.0, 1 - noise / distance) if distance > 0 else 0.0
-    return target + kept * (raw - target)
+    signal = min(max(0.0, distance - noise), most)
+    return target + (signal / (signal + noise) if signal > 0 else 0.0) * (raw - target)
 
 
 def nearest_shares(raw_K: Floats) -> Floats:

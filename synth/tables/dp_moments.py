@@ -8,9 +8,9 @@ Longer vectors are scaled down to the length R that an average one has. Then
 * *correlation*: the sum of v v^T, its upper triangle with the diagonal divided by sqrt(2), which
   has exactly the length |v|^2 / sqrt(2), so R^2 / sqrt(2) at most.
 
-The scores are public by then: they follow from the answers about margins. Small correlations are
-taken for noise (non-negative garrote with known variance, Breiman 1995), large ones stay, and the
-matrix is made positive definite. The scheme is ours, after Asghar et al. 2020, arXiv:1902.01499.
+The scores are public by then: they follow from the answers about margins. Correlations that may be
+noise are taken for 0 (Bickel and Levina 2008, Ann. Statist. 36:2577-2604), and the matrix is made
+positive definite. The scheme is ours, after Asghar et al. 2020, arXiv:1902.01499.
 
 Legend: N patients, F columns of numbers, A of categories, M = F + A, G gaps, D = F + A + G scores,
 C classes, L categories.
@@ -32,8 +32,10 @@ MAX_SCORE = 2.5
 MIN_SPREAD = 0.3
 """Smallest standard deviation of scores that a correlation is corrected for, as in `latent.py`."""
 MAX_CORRELATION = 0.98
-DOUBT = 4.0
-"""Squared correlations below this many variances are taken for noise."""
+DOUBT = 3.0
+"""Correlations of fewer standard errors are taken for 0."""
+MAX_ERROR = 0.5
+"""Correlations with a larger standard error are not known at all."""
 _FEWEST = 1e-6
 
 
@@ -154,7 +156,8 @@ def class_shifts(answer: Answer, scores: Scores, size_C: Floats, clip: float) ->
     shift_CD = answer.sums_D.reshape(len(size_C), -1) / scale_CD
     variance_CD = (answer.deviation / scale_CD) ** 2 + 1 / (size_C1 * known_D)
     shift_CD = shift_CD - (shift_CD * size_C1).sum(axis=0) / size_C.sum()
-    shift_CD = shrunk(shift_CD, np.zeros_like(shift_CD), float(variance_CD.sum()))
+    most = shift_CD.size * MAX_SCORE**2
+    shift_CD = shrunk(shift_CD, np.zeros_like(shift_CD), float(variance_CD.sum()), most=most)
     return np.clip(shift_CD / np.maximum(scores.spread_D, MIN_SPREAD), -MAX_SCORE, MAX_SCORE)
 
 
@@ -179,7 +182,7 @@ def latent_correlation(
     # What classes differ by is put on top of the latent values later.
     score_shift_CD = shift_CD * seen_D
     found_DD = found_DD - score_shift_CD.T @ (share_C[:, None] * score_shift_CD)
-    found_DD = _garrote(found_DD, variance_DD) / np.outer(seen_D, seen_D)
+    found_DD = _thresholded(found_DD, variance_DD) / np.outer(seen_D, seen_D)
     # Exact for two halves (Sheppard), near for other pairs of codes; numbers need no correction.
     is_code = np.arange(len(scores)) >= len(scores.bins)
     angle_DD = np.sin(np.clip(found_DD, -math.pi / 2, math.pi / 2))
@@ -213,7 +216,7 @@ def _known_together(moment_DD: Floats, scores: Scores, variance: float) -> Float
     known_D = np.maximum(scores.known_D, 0.01)
     together_DD = np.outer(known_D, known_D)
     least_DD = np.minimum.outer(known_D, known_D)
-    gap_moment_DD = _garrote(moment_DD, np.full_like(moment_DD, variance))
+    gap_moment_DD = _thresholded(moment_DD, np.full_like(moment_DD, variance))
     for gap, column in enumerate(scores.gap_column_G):
         for other_gap, other in enumerate(scores.gap_column_G):
             start = scores.num_columns
@@ -225,10 +228,10 @@ def _known_together(moment_DD: Floats, scores: Scores, variance: float) -> Float
     return np.clip(together_DD, 0.3 * np.outer(known_D, known_D), least_DD)
 
 
-def _garrote(found: Floats, variance: Floats) -> Floats:
-    """Return estimates, each pulled towards 0 the more, the nearer it is to its noise."""
-    square = np.maximum(found**2, 1e-300)
-    kept: Floats = found * np.maximum(0.0, 1 - DOUBT * variance / square)
+def _thresholded(found: Floats, variance: Floats) -> Floats:
+    """Return correlations, with 0 for those that may be noise."""
+    is_clear = (np.abs(found) > DOUBT * np.sqrt(variance)) & (variance < MAX_ERROR**2)
+    kept: Floats = np.where(is_clear, found, 0.0)
     return kept
 
 

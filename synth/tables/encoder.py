@@ -89,6 +89,22 @@ class Encoder:
         ordered = {name: found[name] for name in self.columns.names}
         return pd.DataFrame(ordered, index=pd.RangeIndex(len(rows)))
 
+    def written(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return `table` with whole numbers as such, for files: 54, not 54.0; <NA> where missing.
+
+        `checks.columns_for` reads it back to what it was.
+        """
+        kinds = {
+            column.name: "Int64"
+            for column, scale in zip(self.columns.continuous, self.scales, strict=True)
+            if scale.decimals == 0
+        }
+        for column in self.columns.categorical:
+            for kind, name in ((bool, "boolean"), (int, "Int64")):
+                if all(type(one) is kind for one in column.categories):
+                    kinds[column.name] = name
+        return table.astype(kinds)
+
     def _kept(self, column: Column, scale: Scale, z: Floats) -> Floats:
         """Return raw values of z within the column's bounds, written in its decimals."""
         low, high = scale.written_bounds(column.low, column.high)

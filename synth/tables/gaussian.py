@@ -8,7 +8,7 @@ from fedward.common.tables.schema import TableSchema
 from fedward.synth.tables.base import Synthesiser
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.encoder import Form, Missing
-from fedward.synth.tables.latent import ClassLatent, ScoredNumbers, gaps_of, learn_class
+from fedward.synth.tables.latent import ClassLatent, Learning, ScoredNumbers, learn_classes
 from fedward.synth.tables.margins import normal_margin
 from fedward.synth.tables.rows import Candidates, Floats, Ints, Rows
 from fedward.synth.tables.sampling import Shortfall
@@ -61,15 +61,12 @@ class ClassGaussian(Synthesiser):
         return Form(transform=self.transform, missing=self.missing)
 
     def _fit_rows(self, rows: Rows, code_N: Ints, rng: np.random.Generator) -> None:
-        gap_M = gaps_of(rows.absent_NM)
         allowed = tuple(
             np.ones(len(column.categories), dtype=bool) for column in self.columns_.categorical
         )
-        self.classes_: tuple[ClassLatent, ...] = tuple(
-            learn_class(
-                rows.take(code_N == code), gap_M, _learn_numbers, allowed=allowed, fewest=FEWEST
-            )
-            for code in range(len(self.class_sizes_))
+        parts = [rows.take(code_N == code) for code in range(len(self.class_sizes_))]
+        self.classes_: tuple[ClassLatent, ...] = learn_classes(
+            parts, _learn_numbers, Learning(allowed, FEWEST)
         )
 
     def _draw(self, code: int, size: int, rng: np.random.Generator) -> Candidates:

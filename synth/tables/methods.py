@@ -45,6 +45,9 @@ _add("gaussian-copula")(
 _add("class-gaussian")(
     Method("gaussian", "ClassGaussian", "one normal distribution per class; a baseline")
 )
+_add("kde-knn")(Method("kde_knn", "KDEKNN", "kernel densities that nearest neighbours filter"))
+_add("kde")(Method("kde", "KDE", "kernel densities, unfiltered"))
+_add("smote")(Method("smote", "SMOTE", "lines between patients; augmentation only, not private"))
 
 
 def method_names() -> tuple[str, ...]:

@@ -65,3 +65,12 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.codes_NC for part in parts]),
         np.concatenate([part.absent_NM for part in parts]),
     )
+
+
+def no_rows(num_values: int, num_codes: int) -> Rows:
+    """Return a table of no rows, with F = `num_values` and C = `num_codes`."""
+    return Rows(
+        np.zeros((0, num_values)),
+        np.zeros((0, num_codes), dtype=np.int64),
+        np.zeros((0, num_values + num_codes), dtype=bool),
+    )

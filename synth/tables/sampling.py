@@ -22,7 +22,7 @@ from scipy.stats import beta
 from fedward.common.errors import ConfigError, ShortfallError
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.conditions import Conditions, all_meet
-from fedward.synth.tables.rows import Bools, Candidates, Rows
+from fedward.synth.tables.rows import Bools, Candidates, Rows, no_rows
 
 Shortfall = Literal["raise", "warn", "fill"]
 PILOT_BLOCKS = 8
@@ -138,7 +138,9 @@ class ClassStream:
     ) -> None:
         self._source, self._code, self._rules = source, code, rules
         self._limits, self._key = limits, key
-        self._waiting = _Queue(source.decode(_no_rows(rules.columns)))
+        self._waiting = _Queue(
+            source.decode(no_rows(len(rules.columns.continuous), len(rules.columns.categorical)))
+        )
         self._block = 0
         self._requested = self._returned = 0
         self._counts = np.zeros(4, dtype=np.int64)  # candidates, filter, constraints, conditions
@@ -291,12 +293,3 @@ class _Queue:
         self._parts[0] = self._parts[0].iloc[missing:]
         self._size -= num_rows
         return pd.concat(taken, ignore_index=True)
-
-
-def _no_rows(columns: Columns) -> Rows:
-    num_values, num_codes = len(columns.continuous), len(columns.categorical)
-    return Rows(
-        np.zeros((0, num_values)),
-        np.zeros((0, num_codes), dtype=np.int64),
-        np.zeros((0, num_values + num_codes), dtype=bool),
-    )

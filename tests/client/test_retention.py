@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 
 from fedward.client.audit import AuditTrail
+from fedward.client.cohort import hash_patients
 from fedward.client.messages import MessageLedger
+from fedward.client.privacy.data_set import DataSet
+from fedward.client.privacy.entries import Budget, Planned
+from fedward.client.privacy.ledger import PrivacyLedger
 from fedward.client.retention import purge_old
 from fedward.client.store import SiteStore
+from fedward.common.privacy.accounting import Segment
 
+SALT = bytes(32)
 SECRET = np.full(64, 3.14159, np.float32)
 
 
@@ -65,3 +71,21 @@ def test_what_was_removed_is_not_left_in_the_file(database: Path) -> None:
 
 def test_a_new_database_has_nothing_to_remove(tmp_path: Path) -> None:
     assert purge_old(tmp_path / "site.sqlite", days=1) == []
+
+
+def test_patients_of_the_privacy_ledger_go_and_what_was_spent_on_them_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = PrivacyLedger(tmp_path / "site.sqlite", site="bern", budget=Budget())
+    steps = (Segment(3.0, 0.05, 30),)
+    for name, time in (("old", "2020-01-01"), ("new", "9999-01-01")):
+        monkeypatch.setattr("fedward.client.privacy.book_store.now", lambda time=time: time)
+        data = DataSet.of("bern", hash_patients([name], SALT), SALT)
+        ledger.reserve(Planned(name, "run", "stroke", 1, steps, 1e-5), data)
+    purge_old(tmp_path / "site.sqlite", days=30)
+    _, known = ledger.read()
+    assert list(known) == [data.name]
+    # A third cohort shares nobody with the new one; of the old one that is not known any more.
+    third = DataSet.of("bern", hash_patients(["third"], SALT), SALT)
+    assert ledger.spent_on(third) == steps
+    ledger.close()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, ks_2samp, spearmanr
+from scipy.stats import binomtest, ks_2samp, pearsonr, spearmanr
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
@@ -247,7 +247,23 @@ def test_the_correlation_behind_categories_is_found_and_without_correction_is_to
     known = np.ones((20_000, 2), dtype=bool)
     found = latent_correlation(scores - scores.mean(axis=0), known)[0, 1]
     assert found == pytest.approx(true, abs=0.03)
-    assert np.corrcoef(scores.T)[0, 1] < true - 0.1
+    assert pearsonr(scores[:, 0], scores[:, 1]).statistic < true - 0.1
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [(0.0, -0.9), (100.0, 0.0), (1e9, 0.85)])
+def test_a_small_class_borrows_the_correlations_of_the_others(
+    pooling: float, expected: float
+) -> None:
+    rng = np.random.default_rng(0)
+    small = np.arange(4000) % 40 == 0  # 100 rows
+    x, noise = rng.normal(size=(2, 4000))
+    y = np.where(small, -0.95, 0.95) * x + 0.3 * noise
+    train = pd.DataFrame({"x": x, "y": y, "c": small.astype(int)})
+    columns = Columns((Column("x", "continuous"), Column("y", "continuous")), "c", (0, 1))
+    model = GaussianCopula(columns, pooling=pooling).fit(train)
+    rows = model.sample(class_counts={1: 4000}, seed=1)
+    # Half its own and half of all, 3,900 of which have the opposite sign; 6 standard errors.
+    assert rows["x"].corr(rows["y"]) == pytest.approx(expected, abs=0.1)
 
 
 def test_correlations_of_few_pairs_shrink_and_of_none_are_zero() -> None:
@@ -282,7 +298,12 @@ def test_the_normal_margin_is_that_of_its_values() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "told"),
-    [({"max_knots": 0}, "max_knots"), ({"knot_size": 0}, "knot_size"), ({"knot_size": 21}, "1 to")],
+    [
+        ({"max_knots": 0}, "max_knots"),
+        ({"knot_size": 0}, "knot_size"),
+        ({"knot_size": 21}, "1 to"),
+        ({"pooling": -1.0}, "pooling"),
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(parameters: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):

@@ -1,5 +1,7 @@
 """Tables to standardised rows and back, within bounds and decimals."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from scipy.stats import kstest, skew
 from sklearn.preprocessing import QuantileTransformer
 
 from fedward.common.errors import ConfigError, SiteDataError
+from fedward.synth.tables.checks import columns_for
 from fedward.synth.tables.columns import Column, Columns
 from fedward.synth.tables.encoder import Form, categories_of, learn_encoder, public_encoder
 from fedward.synth.tables.rows import Rows
@@ -133,6 +136,23 @@ def test_types_of_columns_do_not_depend_on_which_rows_there_are() -> None:
             for code, gone in (([0, 1], [False, False]), ([0], [True]), ([], np.zeros(0, bool)))
         }
         assert len(kinds) == 1
+
+
+def test_a_table_is_written_with_whole_numbers_as_such_and_read_back() -> None:
+    columns = Columns(
+        (*CLINIC.columns, Column("smoker", "categorical", categories=(False, True))),
+        "septic",
+        (0, 1),
+    )
+    _, table = columns_for(columns, TRAIN.assign(smoker=TRAIN["age"] > 50))
+    table.loc[3, ["age", "female", "smoker"]] = np.nan
+    written = learn_encoder(columns, Form(), table).written(table)
+    lines = written.to_csv(index=False).splitlines()
+    assert lines[1].split(",")[:3] == [str(int(one)) for one in table.iloc[0, :3]]
+    assert lines[1].split(",")[7] in {"True", "False"}
+    assert lines[4].split(",")[0] == ""
+    for again in (written, pd.read_csv(io.StringIO("\n".join(lines)))):
+        pd.testing.assert_frame_equal(columns_for(columns, again)[1], table)
 
 
 def test_an_unknown_category_is_an_error_not_a_code() -> None:

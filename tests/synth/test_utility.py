@@ -240,7 +240,7 @@ def test_utility_is_absent_with_its_reason() -> None:
 def test_a_label_that_is_no_class_is_refused_without_its_value() -> None:
     columns, train, holdout = halves()
     train.loc[3, "malignant"] = 77
-    with pytest.raises(SiteDataError, match="1 rows have no label") as error:
+    with pytest.raises(SiteDataError, match="column 'malignant'") as error:
         evaluate_utility(columns, Tables(train, (train,), holdout), seed=1)
     assert "77" not in str(error.value)
 
