@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from fedward.client.sampling import ShuffleSampler
+from fedward.client.sampling import RoundSampler
 from fedward.client.training import Event, Parameters
 from fedward.common.config.monitor import CmeConfig
 from fedward.common.monitoring.elements import Form
@@ -61,10 +61,10 @@ class Watch:
 
     layers: tuple[WatchedLayer, ...]
     config: CmeConfig
-    sampler: ShuffleSampler
+    sampler: RoundSampler
 
     @classmethod
-    def of(cls, model: nn.Module, config: CmeConfig, sampler: ShuffleSampler) -> Self:
+    def of(cls, model: nn.Module, config: CmeConfig, sampler: RoundSampler) -> Self:
         """Return the watch of the layers of `model` that `config` names.
 
         Raises:

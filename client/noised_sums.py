@@ -16,7 +16,7 @@ patients, and whoever has the site's key, from which the noise follows.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,16 @@ from fedward.common.tables.table import Table
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.dp_budget import gaussian_mu
 from fedward.synth.tables.dp_queries import Answer, Patients, Query, ask
-from fedward.synth.tables.dp_release import Account, Learned, release
+from fedward.synth.tables.dp_release import Learned, Replay, release
 from fedward.synth.tables.encoder import Form, public_encoder
 from fedward.synth.tables.rows import Rows
 from fedward.synth.tables.table_frame import frame_of
 
+Sums = Mapping[str, npt.NDArray[Any]]
+"""Answers of all sites so far, added up: as `QueryForm.added` returns them."""
 
-class _ReachedError(Exception):
+
+class _AnsweredError(Exception):
     """The query that is asked now was answered."""
 
     def __init__(self, answer: Answer) -> None:
@@ -42,26 +45,25 @@ class _ReachedError(Exception):
         self.answer = answer
 
 
-@dataclass
-class ReplayedAccount(Account):
-    """An account whose first answers are known: the sums over the sites.
+class _NextQuery:
+    """Gives the answers that are known, and asks the site's patients what comes behind them.
 
     Args:
-        mu: of a site, less by what the noise of several sites is more.
-        below: source of a site's noise.
-        own_mu: of a site.
-        known: earlier answers, in order.
+        known: sums over the sites, in order.
+        mu: of the site, for all queries together.
+        below: source of its noise.
     """
 
-    own_mu: float = 0.0
-    known: tuple[Answer, ...] = ()
+    def __init__(self, known: tuple[Answer, ...], mu: float, below: Below) -> None:
+        self._known, self._mu, self._below = known, mu, below
+        self.asked: list[tuple[Query, Answer]] = []
 
     def ask(self, query: Query, patients: Patients, share: float) -> Answer:
-        """Return the known answer; behind the last one, ask and end."""
-        if len(self.asked) == len(self.known):
-            mu = self.own_mu * math.sqrt(share)
-            raise _ReachedError(ask(query, patients, mu=mu, below=self.below))
-        answer = self.known[len(self.asked)]
+        """Return a known answer; behind the last one, ask and end."""
+        if len(self.asked) == len(self._known):
+            mu = self._mu * math.sqrt(share)
+            raise _AnsweredError(ask(query, patients, mu=mu, below=self._below))
+        answer = self._known[len(self.asked)]
         self.asked.append((query, answer))
         return answer
 
@@ -82,7 +84,7 @@ class NoisedQueries:
     epsilon: float
     delta: float
 
-    def answer(self, table: Table, summed: Mapping[str, npt.NDArray[Any]], below: Below) -> Arrays:
+    def answer(self, table: Table, summed: Sums, below: Below) -> Arrays:
         """Return this site's answer to the query after those that are summed.
 
         Args:
@@ -92,41 +94,45 @@ class NoisedQueries:
         """
         encoder = public_encoder(self.columns, Form(transform="none"))
         rows = encoder.encode(frame_of(table, self.columns))
+        mu = gaussian_mu(self.epsilon, self.delta)
         try:
-            release(self.columns, Patients(rows, table.label), self._account(summed, below))
-        except _ReachedError as reached:
-            answer = reached.answer
+            release(
+                self.columns,
+                Patients(rows, table.label),
+                _NextQuery(self.summed_answers(summed), mu, below),
+            )
+        except _AnsweredError as answered:
+            answer = answered.answer
             return self.form.put(answer.sums_D, answer.bound, answer.deviation)
         raise AssertionError("every query was summed already")
 
-    def learned(self, summed: Mapping[str, npt.NDArray[Any]]) -> tuple[Learned, dict[str, Answer]]:
-        """Return what all answers say together, and the answers by name; no patient is seen."""
-        width = len(self.columns.continuous), len(self.columns.categorical)
-        none = Rows(
-            np.zeros((0, width[0])),
-            np.zeros((0, width[1]), dtype=np.int64),
-            np.zeros((0, sum(width)), dtype=bool),
+    def learned(self, summed: Sums) -> Learned:
+        """Return what all answers say together; no patient is looked at."""
+        numbers, codes = len(self.columns.continuous), len(self.columns.categorical)
+        nobody = Rows(
+            np.zeros((0, numbers)),
+            np.zeros((0, codes), dtype=np.int64),
+            np.zeros((0, numbers + codes), dtype=bool),
         )
-        account = self._account(summed, _nobody)
-        learned = release(self.columns, Patients(none, np.zeros(0, dtype=np.int64)), account)
-        return learned, account.answers
+        patients = Patients(nobody, np.zeros(0, dtype=np.int64))
+        return release(self.columns, patients, Replay(self.summed_answers(summed)))
 
-    @property
-    def mu(self) -> float:
-        """Of a site, for all queries together."""
-        return gaussian_mu(self.epsilon, self.delta)
-
-    def _account(self, summed: Mapping[str, npt.NDArray[Any]], below: Below) -> ReplayedAccount:
+    def summed_answers(self, summed: Sums) -> tuple[Answer, ...]:
+        """Return the answers that are known: sums over the sites, with the noise of all of them."""
         known = []
-        num_sites = 1.0
         for name in self.form.passes:
             if f"{name}.{SUMS}" not in summed:
                 break
-            size, bound, deviation, num_sites = summed[f"{name}.{FACTS}"].tolist()
+            size, bound, deviation, _ = summed[f"{name}.{FACTS}"].tolist()
             known.append(Answer(name, summed[f"{name}.{SUMS}"][: int(size)], bound, deviation))
-        mu = self.mu / math.sqrt(num_sites)
-        return ReplayedAccount(mu, below, own_mu=self.mu, known=tuple(known))
+        return tuple(known)
 
-
-def _nobody(_: int) -> int:
-    raise AssertionError("no noise is drawn where every answer is known")
+    def answers_of_a_site(self, summed: Sums) -> tuple[Answer, ...]:
+        """Return the same answers with the noise of one site: what a patient is promised."""
+        return tuple(
+            replace(
+                answer,
+                deviation=answer.deviation / math.sqrt(summed[f"{answer.name}.{FACTS}"][3]),
+            )
+            for answer in self.summed_answers(summed)
+        )

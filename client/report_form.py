@@ -12,10 +12,12 @@ from fedward.client.synthesis_report import SYNTHESIS, is_synthesis
 from fedward.common.errors import SiteDataError
 from fedward.common.monitoring import telemetry
 
-COUNTS = frozenset({"num_examples", "seconds", "num_steps"})
+PRIVACY = "privacy"
+COUNTS = frozenset({"num_examples", "seconds", "num_steps", PRIVACY})
 CME = "cme"
 VALIDATION = "validation"
 FIGURES = frozenset({"metrics", "calibration", "subgroups", VALIDATION, CME, SYNTHESIS})
+SPENT = frozenset({"epsilon", "delta", "noise_multiplier", "sample_rate"})
 MAX_NAME = 100
 MAX_REASON = 200
 _FIGURE_KEYS = frozenset({"value", "low", "high", "n", "reason"})
@@ -43,6 +45,7 @@ def check_report(report: Mapping[str, Any]) -> None:
         "calibration": "calibration" not in report or _is_curve(report["calibration"]),
         VALIDATION: VALIDATION not in report or _is_validation(report[VALIDATION]),
         CME: telemetry.is_telemetry(report.get(CME, {})),
+        PRIVACY: _are_numbers(report.get(PRIVACY, {})) and set(report.get(PRIVACY, {})) <= SPENT,
         SYNTHESIS: is_synthesis(report.get(SYNTHESIS, {})),
     }
     for key, fits in tests.items():

@@ -28,6 +28,16 @@ class Sampler(Protocol):
         """Yield the batches. All randomness comes from `rng`."""
 
 
+class RoundSampler(Sampler, Protocol):
+    """A sampler that knows beforehand how many steps a round has."""
+
+    def steps_per_epoch(self, num_patients: int) -> int:
+        """Return the number of batches of one pass."""
+
+    def num_steps(self, num_patients: int) -> int:
+        """Return the number of batches of one round; 0 if there are no patients."""
+
+
 class ShuffleSampler:
     """Every patient once per pass, in a fresh order; the last batch of a pass may be smaller.
 

@@ -16,9 +16,12 @@ from torch import nn
 
 from fedward.client.corrections import Correction, fedprox, scaffold
 from fedward.client.precision import Execution
+from fedward.client.privacy.stack import PrivateSite
+from fedward.client.privacy.training import PrivateRound
+from fedward.client.report_form import PRIVACY
 from fedward.client.site import Site
 from fedward.client.stacked import StackedResult, can_stack, train_stacked
-from fedward.client.trainer import LocalTrainer, TrainerSettings
+from fedward.client.trainer import NOT_TOLD, LocalTrainer, TrainerSettings
 from fedward.client.training import PlainStep
 from fedward.common.errors import FedwardError
 from fedward.common.parameters import ParameterSet
@@ -62,15 +65,17 @@ class StackedTrainer(LocalTrainer):
     def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
         """Train the sites of `jobs` at once, where there are several that can be stacked."""
         self._ready.clear()
-        stackable = [job for job in map(_with_data, jobs) if job is not None]
+        stackable = [job for job in map(self._with_data, jobs) if job is not None]
         if len(stackable) < 2:
             return
         started = time.perf_counter()
+        paid = [self._begin_private(*job) for job in stackable]
+        rounds = [private for private in paid if private is not None]  # of all sites, or of none
         begun = [self._begin_watch(data) for _, _, data in stackable]
         watches = [watch for watch in begun if watch is not None]  # of all sites, or of none
         result = train_stacked(
             self.model,
-            [data for _, _, data in stackable],
+            [self._few_records(*job) for job in stackable],
             self._start(stackable),
             step=PlainStep(
                 self.task.loss_per_sample, self.optimizer, self._stacked_correction(stackable)
@@ -78,13 +83,19 @@ class StackedTrainer(LocalTrainer):
             sampler=self.sampler,
             rngs=[self._rng(site, instruction) for site, instruction, _ in stackable],
             watches=watches,
+            private=self._private_sites(stackable, rounds),
         )
         watched = [
             self._end_watch(site, instruction, watch)
             for (site, instruction, _), watch in zip(stackable, begun, strict=True)
         ]
         seconds = (time.perf_counter() - started) / len(stackable)
-        self._hand_out(stackable, result, [{"seconds": seconds, **more} for more in watched])
+        told = [{} if private is None else {PRIVACY: private.report} for private in paid]
+        self._hand_out(
+            stackable,
+            result,
+            [{"seconds": seconds, **a, **b} for a, b in zip(watched, told, strict=True)],
+        )
 
     def train(self, site: Site, instruction: Instruction) -> Update:
         """Return the result that is ready, or train the site now."""
@@ -158,18 +169,33 @@ class StackedTrainer(LocalTrainer):
                 self._remember(site, instruction, "local", kept)
             report = {**reports[row], "num_steps": found.num_steps}
             key = (site.site_id, instruction.binding.nonce)
-            self._ready[key] = Update(len(data), found.loss, vectors, report)
+            loss = NOT_TOLD if PRIVACY in report else found.loss
+            self._ready[key] = Update(len(data), loss, vectors, report)
 
+    def _with_data(self, job: tuple[Site, Instruction]) -> Job | None:
+        """Return the job with its patients; None if it is for the plain trainer."""
+        site, instruction = job
+        if DITTO_LAMBDA in instruction.options or LOSS_OF_RECEIVED_MODEL in instruction.options:
+            return None
+        try:
+            data = site.data(instruction.statistics).train
+            self._begin_private(site, instruction, data)  # a budget that is spent is told here
+        except (FedwardError, OSError):
+            return None  # it is read again, and reported, when the site's own message is answered
+        return site, instruction, data
 
-def _with_data(job: tuple[Site, Instruction]) -> Job | None:
-    """Return the job with its patients; None if it is for the plain trainer."""
-    site, instruction = job
-    if DITTO_LAMBDA in instruction.options or LOSS_OF_RECEIVED_MODEL in instruction.options:
-        return None
-    try:
-        return site, instruction, site.data(instruction.statistics).train
-    except (FedwardError, OSError):
-        return None  # it is read again, and reported, when the site's own message is answered
+    def _private_sites(
+        self, jobs: Sequence[Job], rounds: Sequence[PrivateRound]
+    ) -> list[PrivateSite]:
+        if self.private is None:
+            return []
+        return [
+            PrivateSite(
+                private.mechanism,
+                self.private.noise(site.site_id, instruction.binding.round_number),
+            )
+            for (site, instruction, _), private in zip(jobs, rounds, strict=True)
+        ]
 
 
 def _columns_by_name(whole: ParameterSet) -> dict[str, npt.NDArray[np.int64]]:

@@ -21,6 +21,7 @@ from fedward.common.tables.schema import FieldSchema
 from fedward.common.tables.synthetic_rows import Arrays, RowForm
 from fedward.common.tables.table import Table
 from fedward.synth.tables.base import Sampling, Synthesiser
+from fedward.synth.tables.checks import DuplicateRowsWarning
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.counts import ClassCounts
 from fedward.synth.tables.encoder import Encoder, codes_of
@@ -130,8 +131,10 @@ class RowMaker:
             own = {key: value for key, value in own.items() if key not in OF_NEIGHBOURS}
         parameters = {**own, "columns": columns, "seed": seed, "min_class_size": self.fewest}
         with warnings.catch_warnings():
-            # Here it is no warning: a class of which rows would be copies is withheld.
+            # Here it is no warning: a class of which rows would be copies is withheld. Which rows
+            # are the same patient, the schema says.
             warnings.simplefilter("ignore", NearCopyWarning)
+            warnings.simplefilter("ignore", DuplicateRowsWarning)
             return name, new_synthesiser(name, **parameters).fit(frame[names])
 
     def _sampled(

@@ -21,12 +21,19 @@ from fedward.client.cme import STORED, RoundWatch, Watch, figures_of, maps_of
 from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.precision import Execution
-from fedward.client.sampling import ShuffleSampler
+from fedward.client.privacy.method import Method, method_for
+from fedward.client.privacy.sampling import capped
+from fedward.client.privacy.step import PrivateStep
+from fedward.client.privacy.training import STORED as SPENT
+from fedward.client.privacy.training import PrivateRound, PrivateTraining
+from fedward.client.report_form import PRIVACY
+from fedward.client.sampling import RoundSampler, ShuffleSampler
 from fedward.client.site import Site
-from fedward.client.training import LocalResult, PlainStep, train_locally
+from fedward.client.training import LocalResult, PlainStep, Step, train_locally
 from fedward.common.config.monitor import CmeConfig
+from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
-from fedward.common.errors import NoPatientsError
+from fedward.common.errors import ConfigError, NoPatientsError
 from fedward.common.monitoring.map_files import write_maps
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
@@ -40,8 +47,11 @@ from fedward.common.records import (
     Update,
 )
 from fedward.common.study import Study
-from fedward.common.task import Kept, PatientDataset, SiteData, Task
+from fedward.common.task import Kept, Loss, PatientDataset, SiteData, Task
 from fedward.common.vectors import Vector
+
+NOT_TOLD = 0.0
+"""Stands in a private update where the loss of its patients would."""
 
 
 class Trainer(Protocol):
@@ -68,13 +78,21 @@ class TrainerSettings:
     """Which layers are watched while a site trains; None: none."""
     maps: Path | None = None
     """A folder for the covariance maps; None: only what the next round needs is kept."""
+    privacy: PrivacyConfig | None = None
+    """What patients are promised; None: nothing."""
+    rounds: int | None = None
+    """All that are planned, which the noise follows from."""
 
     @classmethod
     def of(cls, study: Study, *, maps: Path | None = None) -> Self:
         """Return the settings of a study; its baselines are not watched."""
         cme = study.config.monitor.cme if study.kind == "federated" else None
         maps = None if cme is None else maps
-        return cls(study.config.local, study.seed, study.run_key, cme, maps)
+        config = study.config
+        privacy = config.privacy if config.is_private else None
+        return cls(
+            config.local, study.seed, study.run_key, cme, maps, privacy, rounds=config.rounds
+        )
 
 
 class LocalTrainer:
@@ -98,7 +116,13 @@ class LocalTrainer:
         local = settings.local
         self.execution = Execution.of(local)
         self.execution.prepare(model)
-        self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
+        self.private = _private_training(settings)
+        self.sampler: RoundSampler
+        if self.private is not None:
+            self.sampler = self.private.sampler
+        else:
+            self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
+        self._method: Method | None = None
         # What stays at a site starts alike everywhere: as the model was initialised.
         self._initial = {
             name: tensor.clone()
@@ -120,6 +144,7 @@ class LocalTrainer:
         """
         started = time.perf_counter()
         data = site.data(instruction.statistics)
+        private = self._begin_private(site, instruction, data.train)
         if DITTO_LAMBDA in instruction.options:
             self._train_personal(site, instruction, data)
         self._load(site, instruction)
@@ -128,7 +153,7 @@ class LocalTrainer:
             before, _ = self._examine(data.train)
         watch = self._begin_watch(data.train)
         correction = self._correction(site, instruction)
-        result = self._run(site, instruction, data, correction, watch=watch)
+        result = self._run(site, instruction, data, correction, watch=watch, private=private)
         vectors = {PARAMETERS: self.shared.flatten(self.model.state_dict())}
         if CONTROL in instruction.vectors:
             vectors[CONTROL] = self._move_control(
@@ -139,6 +164,8 @@ class LocalTrainer:
         seconds = time.perf_counter() - started
         report = {"seconds": seconds, "num_steps": result.num_steps, **watched}
         loss = result.loss if before is None else before
+        if private is not None:
+            report, loss = {**report, PRIVACY: private.report}, NOT_TOLD
         return Update(len(data.train), loss, vectors, report)
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
@@ -178,6 +205,7 @@ class LocalTrainer:
         *,
         purpose: str = "batches",
         watch: RoundWatch | None = None,
+        private: PrivateRound | None = None,
     ) -> LocalResult:
         """Train the loaded model."""
         loss = self.task.training_loss(self.model, data.validation)
@@ -185,11 +213,15 @@ class LocalTrainer:
         rng = torch_generator(
             self.settings.seed, purpose=purpose, site=site.site_id, round_number=number
         )
+        patients, step = data.train, self._plain_step(loss, correction)
+        if private is not None:
+            patients = self._few_records(site, instruction, patients)
+            step = self._private_step(site, instruction, loss, correction, private=private)
         with self._seeded_dropout(site.site_id, number, purpose):
             result = train_locally(
                 self.model,
-                data.train,
-                step=PlainStep(loss, self.optimizer, correction, execution=self.execution),
+                patients,
+                step=step,
                 sampler=self.sampler,
                 observers=() if watch is None else (watch,),
                 rng=rng,
@@ -197,6 +229,60 @@ class LocalTrainer:
             )
         self.model.zero_grad()  # gradients take as much memory as the model
         return result
+
+    def _plain_step(self, loss: Loss, correction: Correction | None) -> Step:
+        return PlainStep(loss, self.optimizer, correction, execution=self.execution)
+
+    def _private_step(
+        self,
+        site: Site,
+        instruction: Instruction,
+        loss: Loss,
+        correction: Correction | None,
+        *,
+        private: PrivateRound,
+    ) -> Step:
+        assert self.private is not None
+        if self._method is None:
+            rows = site.data(instruction.statistics).train.rows
+            self._method = method_for(self.model, loss, dict(rows))
+        return PrivateStep(
+            loss,
+            self.optimizer,
+            correction,
+            method=self._method,
+            mechanism=private.mechanism,
+            noise=self.private.noise(site.site_id, instruction.binding.round_number),
+        )
+
+    def _begin_private(
+        self, site: Site, instruction: Instruction, data: PatientDataset
+    ) -> PrivateRound | None:
+        """Pay for a private round, before a patient is looked at; None: it is not private.
+
+        Raises:
+            BudgetSpentError: the run's budget does not allow this round.
+        """
+        if self.private is None:
+            return None
+        before = self._remembered(site, instruction, SPENT)
+        private = self.private.begin(site.site_id, len(data), before)
+        self._remember(site, instruction, SPENT, {"spent": private.spent})
+        return private
+
+    def _few_records(
+        self, site: Site, instruction: Instruction, data: PatientDataset
+    ) -> PatientDataset:
+        """Return the data with no more records of a patient than a private run uses."""
+        if self.private is None or self.private.max_records is None:
+            return data
+        rng = torch_generator(
+            self.settings.seed,
+            purpose="records",
+            site=site.site_id,
+            round_number=instruction.binding.round_number,
+        )
+        return capped(data, self.private.max_records, rng)
 
     def _begin_watch(self, data: PatientDataset) -> RoundWatch | None:
         """Return what looks at the layers during a round over `data`; None: nothing does."""
@@ -341,3 +427,18 @@ class LocalTrainer:
             round_number=round_number,
         )
         return seeded_global_torch(seed)
+
+
+def _private_training(settings: TrainerSettings) -> PrivateTraining | None:
+    """Return how the run trains privately; None: it does not.
+
+    Raises:
+        ConfigError: the rounds are not known, or a key does not go with it.
+    """
+    if settings.privacy is None:
+        return None
+    if settings.rounds is None:
+        raise ConfigError("rounds: how much noise a budget needs follows from them")
+    return PrivateTraining(
+        settings.privacy, settings.local, rounds=settings.rounds, seed=settings.seed
+    )

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedward.common.errors import ConfigError
+
 Values = npt.NDArray[np.float64]
 
 
@@ -37,3 +39,36 @@ class Unprotected:
         """Return the values as they are."""
         self.released.add(name)
         return values
+
+
+NORMALISATION = "normalisation"
+
+
+class FromSchema(Unprotected):
+    """Answers for means and deviations with those of nobody, so that the schema's ranges scale.
+
+    Everything else passes.
+    """
+
+    def release(self, name: str, values: Values) -> Values:
+        """Return zeros for the sums of no patient; other values as they are."""
+        if name == NORMALISATION:
+            return np.zeros_like(values)
+        return super().release(name, values)
+
+
+class Accounted(FromSchema):
+    """For runs with differential privacy: what is neither public nor accounted is refused."""
+
+    def release(self, name: str, values: Values) -> Values:
+        """Return zeros for the sums of no patient.
+
+        Raises:
+            ConfigError: it is another statistic of patients.
+        """
+        if name != NORMALISATION:
+            raise ConfigError(
+                f"privacy.mode: dp-sgd: {name} is a statistic of patients that is not accounted "
+                "(for loss.weights: use fixed)"
+            )
+        return super().release(name, values)

@@ -73,7 +73,7 @@ class Study:
     @cached_property
     def statistics_are_shared(self) -> bool:
         """Whether preprocessing uses sums over all sites. A site alone has only its own."""
-        if self.kind == "local":
+        if self.kind == "local" or self.config.data.statistics == "schema":
             return False
         return self.kind == "pooled" or self.config.data.statistics == "federated"
 

@@ -39,8 +39,7 @@ def release(sampling: "Sampling", model: "Synthesiser", path: Path) -> dict[str,
     try:
         with progress_bar("rows") as progress:
             chunks = sampling.chunks(chunk_rows=CHUNK_ROWS, progress=progress)
-            whole = _whole_numbers(model)
-            _write((chunk.astype(whole) for chunk in chunks), draft)
+            _write(map(model.encoder_.written, chunks), draft)
         facts = _facts(sampling, model, draft)
         path.with_name(f"{path.name}.json").write_text(json.dumps(facts, indent=1) + "\n")
         draft.replace(path)
@@ -49,14 +48,6 @@ def release(sampling: "Sampling", model: "Synthesiser", path: Path) -> dict[str,
     finally:
         draft.unlink(missing_ok=True)
     return facts
-
-
-def _whole_numbers(model: "Synthesiser") -> dict[str, str]:
-    """Return the columns that hold integers, as a type that has integers and gaps."""
-    columns, scales = model.columns_, model.encoder_.scales
-    names = [c.name for c, s in zip(columns.continuous, scales, strict=True) if s.decimals == 0]
-    names += [c.name for c in columns.categorical if all(type(v) is int for v in c.categories)]
-    return dict.fromkeys(names, "Int64")
 
 
 def _write(chunks: Iterator[pd.DataFrame], path: Path) -> None:
@@ -82,7 +73,7 @@ def _facts(sampling: "Sampling", model: "Synthesiser", rows: Path) -> dict[str, 
         "rows": sum(sampling.counts.values()),
         "sha256": file_hash(rows),
         "method": type(model).__name__,
-        "columns": model.columns_.to_dict(),
+        "columns": _columns(model),
         "classes": {
             str(name): {
                 "requested": one.requested,
@@ -96,6 +87,15 @@ def _facts(sampling: "Sampling", model: "Synthesiser", rows: Path) -> dict[str, 
         "privacy": _privacy(model),
         "made_by": f"fedward {version('fedward')}",
     }
+
+
+def _columns(model: "Synthesiser") -> dict[str, Any]:
+    """Return the columns without bounds and categories that were read off the patients."""
+    found = model.columns_.to_dict()
+    for column in found["columns"]:
+        if column["bounds"] == "observed":
+            column.update(low=None, high=None, categories=[])
+    return found
 
 
 def _privacy(model: "Synthesiser") -> dict[str, Any]:

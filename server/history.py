@@ -31,6 +31,8 @@ class Entry:
     """By layer: `log_mag`, `rho`, `map_cos`, `top1` of a site, where defined and let out."""
     update: Mapping[str, float] = field(default_factory=dict)
     """Of a site `influence` and `cosine`; of either `norm_ratio` (`server.monitoring`)."""
+    epsilon: float | None = None
+    """What a site has spent in this run, with this round."""
     saturated: bool | None = None
     """Whether the weights have stopped going anywhere; None where nobody can tell."""
     reason: str | None = None
@@ -51,6 +53,7 @@ class Entry:
             "bytes_received": self.bytes_received,
             "cme": {layer: dict(figures) for layer, figures in self.cme.items()} or None,
             "update": dict(self.update) or None,
+            "epsilon": self.epsilon,
             "saturated": self.saturated,
             "reason": self.reason,
         }

@@ -66,7 +66,7 @@ class RoundReport:
     num_accepted: int
     refused: Sequence[Rejected]
     train_loss: float | None
-    """None: the round was skipped."""
+    """None: the round was skipped, or is private."""
     eval_loss: float | None
     metrics: Mapping[str, float]
     """Mean over the sites of each figure, where the round was evaluated."""
@@ -76,6 +76,13 @@ class RoundReport:
     """Sites of this round that were not asked, as they are saturated."""
     saturated: Sequence[str] = ()
     """Sites whose weights have stopped going anywhere, as far as is known."""
+    is_private: bool = False
+    """Whether sites train privately, and tell no loss of their patients."""
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether there was no new model."""
+        return self.train_loss is None and not self.is_private
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,9 @@ class RoundLoop:
         asked, resting = self._who(number, before)
         answers = self._train(number, before, asked)
         vector, train_loss = self._aggregate(number, answers, before)
+        is_private = any(reply.epsilon is not None for reply in answers.accepted)
+        if is_private:
+            train_loss = None
         self.history.add(self._monitor.lines(number, answers.entries(), resting))
         for reply in answers.accepted:
             reply.message.content = RecordDict()  # a model each, and the evaluation needs room
@@ -159,7 +169,7 @@ class RoundLoop:
                 eval_loss, metrics = self._evaluate(after)
                 after = update_patience(after, self.plan.stop, {"eval_loss": eval_loss, **metrics})
         seconds = time.perf_counter() - started
-        self._close_round(after, train_loss, seconds)
+        self._close_round(after, train_loss, seconds, is_skipped=vector is None)
         self.on_round(
             RoundReport(
                 number=number,
@@ -168,6 +178,7 @@ class RoundLoop:
                 num_accepted=len(answers.accepted),
                 refused=answers.refused,
                 train_loss=train_loss,
+                is_private=is_private and vector is not None,
                 eval_loss=eval_loss,
                 metrics=metrics,
                 seconds=seconds,
@@ -287,12 +298,14 @@ class RoundLoop:
     def _stopped_by(self, progress: Progress) -> str | None:
         return stopped_by(self.plan.stop, progress, is_saturated=self._monitor.is_saturated)
 
-    def _close_round(self, after: Progress, loss: float | None, seconds: float) -> None:
+    def _close_round(
+        self, after: Progress, loss: float | None, seconds: float, *, is_skipped: bool
+    ) -> None:
         """Write the round's own line and the checkpoint."""
         line = Entry(
             after.round_number,
             "train",
-            status="skipped" if loss is None else "ok",
+            status="skipped" if is_skipped else "ok",
             metrics={} if loss is None else {"train_loss": loss},
             seconds=seconds,
             update=self._monitor.step,

@@ -7,6 +7,7 @@ from typing import Any
 from fedward.common.config.run import LocalConfig, RunConfig
 from fedward.common.intervals import mean_interval, site_mean
 from fedward.common.metrics import highest_of
+from fedward.common.privacy.claim import dp_sgd_claim
 from fedward.common.study import Study
 from fedward.common.task import Metric
 from fedward.server.history import Entry
@@ -31,7 +32,12 @@ def summarise(
     config = study.config
     rounds = [e for e in history if e.site is None and e.phase == "train"]
     refused = [e for e in history if e.status in {"rejected", "failed"}]
-    sites = {site: _site_summary(outcome.evaluations.get(site, {})) for site in sorted(site_ids)}
+    spent = {e.site: e.epsilon for e in history if e.epsilon is not None}
+    delta = config.privacy.delta if config.privacy is not None else None
+    sites = {
+        site: _site_summary(outcome.evaluations.get(site, {}), spent.get(site), delta)
+        for site in sorted(site_ids)
+    }
     watched = (
         {"monitor": monitor_summary(config, len(sites), history)} if _is_watched(config) else {}
     )
@@ -62,7 +68,22 @@ def summarise(
         },
         "peak_memory_bytes": None,
         **watched,
+        **_claim(config, [e for e in spent.values() if e is not None], sorted(baselines)),
     }
+
+
+def _claim(config: RunConfig, spent: Sequence[float], baselines: Sequence[str]) -> dict[str, Any]:
+    """Return what a private run promises each patient at most, and what it does not cover."""
+    if config.privacy is None or config.privacy.delta is None or not spent:
+        return {}
+    # Hospitals account in their own ledgers; a run that is summarised from replies is simulated.
+    claim = dp_sgd_claim(max(spent), config.privacy.delta, is_reproducible=True).to_dict()
+    if baselines:
+        claim["not_covered"].append(
+            f"the baselines {', '.join(baselines)}, which are trained on the same patients with a "
+            "budget of their own, and exist in simulations only"
+        )
+    return {"privacy": claim}
 
 
 def monitor_summary(config: RunConfig, num_sites: int, history: Sequence[Entry]) -> dict[str, Any]:
@@ -162,13 +183,15 @@ def _monitors(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**sums, "telemetry": "none" if told == {"none"} else "quantised"}
 
 
-def _site_summary(report: Mapping[str, Any]) -> dict[str, Any]:
+def _site_summary(
+    report: Mapping[str, Any], epsilon: float | None, delta: float | None
+) -> dict[str, Any]:
     kept = {key: report[key] for key in ("subgroups", "calibration") if key in report}
     return {
         "num_examples": report.get("num_examples", {}),
         "metrics": report.get("metrics", {}),
-        "epsilon": None,
-        "delta": None,
+        "epsilon": epsilon,
+        "delta": None if epsilon is None else delta,
         **kept,
     }
 

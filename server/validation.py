@@ -58,6 +58,12 @@ class Accepted:
         return {k: float(m["value"]) for k, m in metrics.items() if m["value"] is not None}
 
     @property
+    def epsilon(self) -> float | None:
+        """What the site has spent in this run; None: it does not train privately."""
+        spent: float | None = self.report.get("privacy", {}).get("epsilon")
+        return spent
+
+    @property
     def validation(self) -> ValidationLoss | None:
         """The loss on the site's validation patients, where it has any."""
         found = self.report.get("validation")
@@ -204,6 +210,8 @@ def _report(record: object) -> Mapping[str, Any]:
         raise _BadReplyError("report.metrics does not hold figures")
     if not isinstance(report.get("seconds", 0.0), int | float):
         raise _BadReplyError("report.seconds is not a number")
+    if not _is_spent(report.get("privacy", {})):
+        raise _BadReplyError("report.privacy does not hold what was spent")
     if not is_telemetry(report.get("cme", {})):
         raise _BadReplyError("report.cme does not hold figures of layers")
     return report
@@ -227,6 +235,12 @@ def _is_figure(metric: object) -> bool:
     numbers = [metric.get(key) for key in ("value", "low", "high", "n")]
     fits = all(x is None or (isinstance(x, int | float) and math.isfinite(x)) for x in numbers)
     return fits and isinstance(metric.get("reason"), str | None)
+
+
+def _is_spent(found: object) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in found.values()
+    )
 
 
 def _refuse_constant(name: str) -> None:

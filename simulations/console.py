@@ -205,7 +205,7 @@ def _round_line(report: RoundReport) -> str:
     parts = [
         f"round {report.number:>{width}}/{report.num_rounds}",
         f"replies {report.num_accepted}/{report.num_sampled}",
-        f"train loss {number(report.train_loss)}" if report.train_loss is not None else "skipped",
+        _loss_told(report),
         f"test loss {number(report.eval_loss)}" if report.eval_loss is not None else "",
         f"{title(metric)} {number(report.metrics[metric])}" if metric else "",
         *standing_still(report.saturated, report.resting),
@@ -213,6 +213,17 @@ def _round_line(report: RoundReport) -> str:
         size(report.num_bytes),
     ]
     return "  ".join(filter(None, parts))
+
+
+def _loss_told(report: RoundReport) -> str:
+    told = _loss_cell(report)
+    return told if report.train_loss is None else f"train loss {told}"
+
+
+def _loss_cell(report: RoundReport) -> str:
+    if report.train_loss is not None:
+        return number(report.train_loss)
+    return "skipped" if report.is_skipped else "private"
 
 
 def _round_table(reports: list[RoundReport]) -> Table:
@@ -232,7 +243,7 @@ def _round_table(reports: list[RoundReport]) -> Table:
         table.add_row(
             str(report.number),
             Text(f"{report.num_accepted}/{report.num_sampled}", style="yellow" if few else ""),
-            "skipped" if report.train_loss is None else number(report.train_loss),
+            _loss_cell(report),
             number(report.eval_loss),
             *([number(report.metrics.get(metric))] if metric else []),
             duration(report.seconds),

@@ -20,7 +20,7 @@ from fedward.common.errors import ConfigError, StorageError
 from fedward.common.randomness import seed_for
 from fedward.common.study import Study
 from fedward.common.tables.synthetic_rows import RowForm, counts_of
-from fedward.common.tables.synthetic_sums import FACTS, SIZES, QueryForm, SumsForm, form_of
+from fedward.common.tables.synthetic_sums import SIZES, QueryForm, SumsForm, form_of
 from fedward.common.tables.table import Table
 from fedward.common.task import Split
 from fedward.common.tasks.ehr_classification import EhrClassification
@@ -137,17 +137,13 @@ def private_copula(
     assert config.epsilon is not None
     assert config.delta is not None
     queries = NoisedQueries(form, columns, config.epsilon, config.delta)
-    learned, answers = queries.learned(given.summed)
+    learned = queries.learned(given.summed)
     model = DPGaussianCopula(columns, epsilon=config.epsilon, delta=config.delta)
     model.columns_ = replace(columns, positive_above=None)
     model.encoder_ = public_encoder(model.columns_, model.form)
     model.class_sizes_ = tuple(int(size) for size in np.rint(learned.size_C))
-    model.classes_ = class_latents(learned, answers)
-    num_sites = {name: given.summed[f"{name}.{FACTS}"][3] for name in answers}
-    model.answers_ = tuple(
-        replace(answer, deviation=answer.deviation / math.sqrt(num_sites[name]))
-        for name, answer in answers.items()
-    )
+    model.classes_ = class_latents(learned, queries.summed_answers(given.summed))
+    model.answers_ = queries.answers_of_a_site(given.summed)
     return model
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedward.synth.tables.columns import Column, Columns
     from fedward.synth.tables.copula import GaussianCopula
     from fedward.synth.tables.detect import detect
+    from fedward.synth.tables.diffusion import TabularDiffusion
     from fedward.synth.tables.gaussian import ClassGaussian
     from fedward.synth.tables.kde import KDE
     from fedward.synth.tables.kde_knn import KDEKNN
@@ -32,6 +33,7 @@ _MODULES = {
     "GaussianCopula": "tables.copula",
     "Sampling": "tables.base",
     "Synthesiser": "tables.base",
+    "TabularDiffusion": "tables.diffusion",
     "detect": "tables.detect",
     "load": "tables.artefact",
     "method_names": "tables.methods",

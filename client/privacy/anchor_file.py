@@ -4,12 +4,15 @@ Somebody who removes the database, or puts an old copy of it back, would otherwi
 back with it. The name does not begin with the database's, so that `rm site.sqlite*` leaves it.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedward.common.chain import Anchor, anchor_text, read_anchor
+from fedward.common.chain import Anchor, read_anchor
 from fedward.common.errors import StorageError
 from fedward.common.keys import write_private
+
+KIND = "fedward privacy ledger 1"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class AnchorFile:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"{self.path}: cannot be read ({type(error).__name__})") from error
-        anchor = read_anchor(text)
+        anchor = read_anchor(text, KIND)
         if anchor is None:
             raise StorageError(f"{self.path}: is not what was written there")
         return anchor
@@ -52,5 +55,5 @@ class AnchorFile:
         Raises:
             StorageError: the file cannot be written.
         """
-        text = anchor_text(Anchor(self.site, seq, last_hash), round_number=0, run_key="")
-        write_private(self.path, (text + "\n").encode())
+        facts = {"kind": KIND, "site": self.site, "seq": seq, "hash": last_hash}
+        write_private(self.path, (json.dumps(facts) + "\n").encode())

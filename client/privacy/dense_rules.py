@@ -72,14 +72,16 @@ class PlainLinears:
 
     def square_norms(self, patients: Patients) -> Tensor:
         """Return (G,), the squared norms of the patients' gradients."""
-        ds_Ro = self._d_RO.split(self._widths, dim=1)
         if patients.is_one_each:
             norm = torch.linalg.vector_norm
             x_LG = torch.stack([norm(x_Ri, dim=1) for x_Ri in self._xs_Ri]).square_()
+            ds_Ro = self._d_RO.split(self._widths, dim=1)
             d_LG = torch.stack([norm(d_Ro, dim=1) for d_Ro in ds_Ro]).square_()
             return self._joined(x_LG, d_LG).sum(0)
-        x_LGMM = torch.stack([_gram(patients.side_by_side(x_Ri)) for x_Ri in self._xs_Ri])
-        d_LGMM = torch.stack([_gram(patients.side_by_side(d_Ro)) for d_Ro in ds_Ro])
+        both_GMv = patients.side_by_side(torch.cat([*self._xs_Ri, self._d_RO], dim=1))
+        widths = [x_Ri.shape[1] for x_Ri in self._xs_Ri] + self._widths
+        grams = [_gram(part_GMv) for part_GMv in both_GMv.split(widths, dim=2)]
+        x_LGMM, d_LGMM = torch.stack(grams).chunk(2)
         return self._joined(x_LGMM, d_LGMM).sum((0, 2, 3))
 
     def leave_out(self, rows_R: Tensor) -> None:
@@ -178,7 +180,8 @@ class WrittenOut:
     def square_norms(self, patients: Patients) -> Tensor:
         """Return (G,), the squared norms of the patients' gradients."""
         flat_RF = torch.cat([rows_R.flatten(1) for rows_R in self._rows.values()], dim=1)
-        return torch.linalg.vector_norm(patients.sums(flat_RF), dim=1).square_()
+        norm_G: Tensor = torch.linalg.vector_norm(patients.sums(flat_RF), dim=1)
+        return norm_G.square_()
 
     def leave_out(self, rows_R: Tensor) -> None:
         """Make the gradients of some rows (bool) zero."""
@@ -199,9 +202,9 @@ class WrittenOut:
         }
 
 
-def _gram(v_GMi: Tensor) -> Tensor:
+def _gram(v_GMv: Tensor) -> Tensor:
     """Return (G, M, M), the products of each patient's vectors with each other."""
-    return torch.bmm(v_GMi, v_GMi.mT)
+    return torch.bmm(v_GMv, v_GMv.mT)
 
 
 def _weight_sum(x_ri: Tensor, d_Kro: Tensor, num_sites: int | None) -> Tensor:
@@ -216,7 +219,7 @@ def _layer_norm(layer: Any, x: Tensor, d: Tensor) -> dict[str, Tensor]:
     """Return the gradients (R, F) of scale and shift for x, d of (R, ..., F)."""
     normal = functional.layer_norm(x, layer.normalized_shape, eps=layer.eps)
     shape = (len(x), -1, x.shape[-1])
-    return {"weight": (d * normal).view(shape).sum(1), "bias": d.reshape(shape).sum(1)}
+    return {"weight": (d * normal).reshape(shape).sum(1), "bias": d.reshape(shape).sum(1)}
 
 
 def _group_norm(layer: Any, x_RF: Tensor, d_RF: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ Shapes: K sites, B rows of each, R = K * B, G patients.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -144,8 +144,9 @@ def clipped_sums(
         loss_R, [call.output for call in calls], torch.ones_like(loss_R), materialize_grads=True
     )
     rules = _rules(calls, gradients, num_sites)
+    square_G = reduce(torch.add, [rule.square_norms(patients) for rule in rules])
     # Where rows cancel, rounding can leave a sum of products below zero.
-    norm_G = sum(rule.square_norms(patients) for rule in rules).clamp(min=0.0).sqrt()
+    norm_G = square_G.clamp(min=0.0).sqrt()
     if not are_finite(norm_G):  # 0 times not-a-number is not-a-number
         broken_R = patients.by_row(~norm_G.isfinite())
         for rule in rules:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
 from fedward.common.config.monitor import MonitorConfig
+from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
 from fedward.common.config.synthesis import SynthesisConfig
 
@@ -86,8 +87,8 @@ class DataConfig(Section):
     """Columns to use; all features of the schema when absent."""
     complete_cases: bool = False
     """Drop rows with any missing feature instead of imputing (FLamby's protocol)."""
-    statistics: Literal["federated", "local"] = "federated"
-    """Means and deviations for imputation and scaling: summed over sites, or each site's own."""
+    statistics: Literal["federated", "local", "schema"] = "federated"
+    """Scaling by means of all sites, of each site, or by the schema's ranges, which ask nobody."""
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
     """Share of each site's patients that are held out."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
@@ -245,10 +246,25 @@ class RunConfig(Section):
     """Also train each site alone, and all rows together, with the same budget."""
     monitor: MonitorConfig = MonitorConfig()
     """What is watched, and early stopping."""
+    privacy: PrivacyConfig | None = None
+    """What patients are promised; absent: nothing."""
     synthesis: SynthesisConfig | None = None
     """Make synthetic rows: the model is trained only where it filters them, baselines never."""
     engine: EngineConfig = EngineConfig()
     """Where a simulation runs; results do not depend on it."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether sites train with differential privacy."""
+        return self.privacy is not None and self.privacy.is_on
+
+    @model_validator(mode="after")
+    def _nothing_private_passes_by_the_account(self) -> "RunConfig":
+        if self.is_private:
+            why = _unaccounted(self)
+            if why is not None:
+                raise ValueError(why)
+        return self
 
     @model_validator(mode="after")
     def _scaffold_takes_plain_steps(self) -> "RunConfig":
@@ -289,3 +305,27 @@ class RunConfig(Section):
                 "cannot end a round early; use engine.name: ray, or leave the key out"
             )
         return self
+
+
+def _unaccounted(config: RunConfig) -> str | None:
+    """Return what would use patients beside the accounted gradients; None: nothing does."""
+    local, stop = config.local, config.monitor.stop
+    plain = (local.precision, local.channels_last, local.compile) == ("float32", False, False)
+    rules = {
+        "data.statistics: means of patients are not accounted; use schema, the ranges of the "
+        "schema": config.data.statistics != "schema",
+        f"strategy.name: {config.strategy.name} uses the patients a second time, which is not "
+        "accounted; use fedavg, fedprox, scaffold or another": config.strategy.name
+        in ("ditto", "qfedavg"),
+        "monitor.stop: a plateau is seen in exact figures of patients; use saturation, or none": (
+            stop is not None and stop.rule == "plateau"
+        ),
+        "data.validation_fraction: the loss of validation patients is not accounted; leave it "
+        "out": config.data.validation_fraction > 0,
+        "synthesis: it has a budget of its own; train and make rows in two runs": (
+            config.synthesis is not None
+        ),
+        "local.precision: private gradients are computed in float32; leave out precision, "
+        "channels_last and compile": not plain,
+    }
+    return next((why for why, is_broken in rules.items() if is_broken), None)

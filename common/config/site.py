@@ -47,7 +47,7 @@ class LimitsConfig(Section):
     min_replies: int = Field(default=2, ge=1)
     """Fewest sites whose updates are averaged; with 1 the average may be this site's alone."""
     epsilon: float | None = Field(default=None, gt=0)
-    """Largest privacy budget over all runs and studies; when given, a run without one is refused."""
+    """Largest privacy budget of all runs together; when given, a run without one is refused."""
     delta: float | None = Field(default=None, gt=0, lt=1)
     """Largest delta of a run, and that of the budget; when given, a run without one is refused."""
     update_norm: float | None = Field(default=None, gt=0)

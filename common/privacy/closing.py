@@ -2,8 +2,11 @@
 
 Renyi divergences bound epsilon 7 to 12 % too high, more with few steps. Composing the privacy loss
 itself (Gopi, Lee and Wutschitz 2021, arXiv:2106.02848) is tight to a stated error, by Opacus. It
-cannot be relied on while training goes on: with little noise the grid that it needs exhausts the
-memory of any machine. How many points there would be is known beforehand.
+holds where noise and steps were not chosen by what came out before; under a limit, the bound by
+Renyi divergences holds in any case.
+
+It cannot be relied on while training goes on: with little noise the grid that it needs exhausts
+the memory of any machine. How many points there would be is known beforehand.
 """
 
 import math

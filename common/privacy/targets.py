@@ -124,8 +124,7 @@ def drowning(
 
     If every patient's gradient pointed the same way and were as long as the clipping norm C, n
     drawn patients and T steps would add up to n T C, and the noise to sigma C sqrt(T d) over d
-    parameters. Where the first is the smaller, nothing can be seen (ours; McMahan et al. 2018,
-    arXiv:1710.06963, Section 3, argue from the same ratio).
+    parameters. Where the first is the smaller, nothing can be seen (ours).
 
     Args:
         noise_multiplier: sigma.

@@ -5,6 +5,12 @@ from pathlib import Path
 
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError
+from fedward.common.private_statistics import (
+    Accounted,
+    FromSchema,
+    PrivateStatistic,
+    Unprotected,
+)
 from fedward.common.registry import Registry
 from fedward.common.tables.schema import TableSchema, load_schema
 from fedward.common.task import Task
@@ -17,7 +23,9 @@ tasks: Registry[MakeTask] = Registry("task")
 
 @tasks.register("ehr-classification")
 def _ehr_classification(config: RunConfig, schema: TableSchema, own_models: bool) -> Task:  # noqa: FBT001 - a registry's call
-    return EhrClassification(schema, config.data, config.model, own_models=own_models)
+    return EhrClassification(
+        schema, config.data, config.model, private=_gate(config), own_models=own_models
+    )
 
 
 @tasks.register("ct-lesions")
@@ -61,8 +69,16 @@ def _ct(name: str, config: RunConfig, schema: TableSchema, *, own_models: bool) 
         config.data,
         model=config.model,
         loss=config.loss,
+        private=_gate(config),
         own_models=own_models,
     )
+
+
+def _gate(config: RunConfig) -> PrivateStatistic:
+    """Return what decides over statistics of patients."""
+    if config.is_private:
+        return Accounted()
+    return FromSchema() if config.data.statistics == "schema" else Unprotected()
 
 
 def build_task(

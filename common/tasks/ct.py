@@ -36,7 +36,7 @@ from fedward.common.images.rows import HAS, IMAGE, IN_BATCH, MASK, MODALITIES, S
 from fedward.common.metrics import calibration_curve
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model
-from fedward.common.private_statistics import PrivateStatistic, Unprotected
+from fedward.common.private_statistics import Accounted, PrivateStatistic, Unprotected
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.encode import encode, layout_of, local_statistics, statistics_size
 from fedward.common.tables.schema import ImageSchema, TableSchema
@@ -120,6 +120,12 @@ class CtTask:
             raise ConfigError(
                 "loss.weights: dynamic needs patients to measure the Dice on; set "
                 "data.validation_fraction, or loss.weights: fixed"
+            )
+        is_accounted = isinstance(self._private, Accounted)
+        if is_accounted and self._loss.weights == "dynamic" and len(self.answers) == 2:
+            raise ConfigError(
+                "loss.weights: dynamic follows the Dice of patients, which is not accounted "
+                "under privacy.mode: dp-sgd; use loss.weights: fixed"
             )
         return self._new_model()
 

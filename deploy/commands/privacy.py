@@ -96,7 +96,7 @@ def _whole(one: "DataSetSpent", budget: "Budget") -> Iterator[str]:
     yield f"  spent           epsilon {claim.epsilon:.4g}{limit} at delta {claim.delta:g}"
     if closing is not None:
         tight = (
-            f"epsilon {closing.epsilon:.4g}, by privacy loss distributions"
+            f"epsilon {closing.epsilon:.4g}, if no setting was chosen by what came out before"
             if closing.tight is not None
             else f"none: {closing.why_not}"
         )

@@ -72,8 +72,8 @@ def _membership(areas: Sequence[Risk]) -> Reason:
         "membership",
         "privacy",
         "blocks",
-        "patients can be recognised",
-        "Patients can be recognised: shown the record of one patient who was used and of one who "
+        "patients can be recognised" if worst.is_leak else "patients may be recognised",
+        "Shown the record of one patient who was used and of one who "
         f"was not, an attacker picks the right one in {100 * _value(worst):.0f} of 100 pairs "
         f"(AUROC {figure}; {where}); {scale}.{over}{_doubt(worst)}",
     )
@@ -95,7 +95,7 @@ def _recognised(rates: Sequence[Risk]) -> Iterator[Reason]:
         "recognised",
         "privacy",
         "blocks",
-        "some patients are recognised for certain",
+        f"some patients {'are' if worst.is_leak else 'may be'} recognised for certain",
         f"{percent(_value(worst))} [{low}, {high}] of {group_name(worst.group)} "
         f"(n = {worst.num_attacks:,}) are recognised at a threshold at which {percent(FPR)} of "
         f"other patients are taken for them; the limit is {percent(limit)}.{_doubt(worst)}",

@@ -13,18 +13,15 @@ the article asks one).
 
 Patients without the secret value are not asked for it, and released rows without it not consulted.
 
-Shapes: P patients, K neighbours, S secrets.
+Shapes: P patients, N released rows, D coordinates, K neighbours, S secrets.
 """
-
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from fedward.synth.evaluation.neighbours import Floats, RowSpace, codes, nearest
+from fedward.synth.evaluation.neighbours import Floats, Rows, RowSpace, codes, nearest
 from fedward.synth.evaluation.risk import (
     ALL,
     MIN_PATIENTS,
@@ -42,7 +39,6 @@ MAX_PATIENTS = 500
 """Patients attacked of each side: forty secrets of each are guessed in seconds."""
 TOLERANCE = 0.05
 
-Guess = Callable[[pd.DataFrame], Floats]
 Hits = npt.NDArray[np.float64]
 """(P,) 1 where the guess was right, 0 where it was not, NaN where there was nothing to guess."""
 
@@ -58,24 +54,23 @@ def inference_risks(trial: Trial, rng: np.random.Generator) -> tuple[Risk, ...]:
         trial: who is who.
         rng: draws the patients where there are more than 500.
     """
-    columns = with_label(trial.columns)
     released = trial.synthetic.drop_duplicates()
-    k = max(1, round(len(released) / len(trial.members) / 2))
+    attacker = _Attacker(with_label(trial.columns), released, len(trial.members))
     members, control = _some(trial.members, rng), _some(trial.holdout, rng)
+    points_PD, control_PD = attacker.space(members), attacker.space(control)
     together: list[tuple[Hits, Hits, Hits]] = []
     risks = []
-    for secret in columns:
-        known = replace(columns, columns=tuple(c for c in columns if c != secret))
-        having = released[released[secret.name].notna()]
-        if not len(known) or len(having) < max(k, MIN_PATIENTS):
-            reason = f"{len(having)} released rows have it, {len(known)} columns to guess it from"
+    for secret in attacker.columns:
+        num_having = int(released[secret.name].notna().sum())
+        if len(attacker.columns) == 1 or num_having < max(attacker.k, MIN_PATIENTS):
+            reason = f"{num_having} released rows of {len(attacker.columns)} columns have it"
             risks.append(no_risk_known(NAME, secret.name, 0.0, len(members), reason))
             continue
-        guess, within = _attack(known, secret, having, k), _tolerance(secret, trial.holdout)
+        within = _tolerance(secret, trial.holdout)
         hits = (
-            _hits(secret, members, guess, within),
-            _hits(secret, members, _naive(secret, having), within),
-            _hits(secret, control, guess, within),
+            _hits(secret, members, attacker.guess(secret, points_PD), within),
+            _hits(secret, members, attacker.usual(secret), within),
+            _hits(secret, control, attacker.guess(secret, control_PD), within),
         )
         together.append(hits)
         risks.append(residual_risk(NAME, secret.name, _rates(hits)))
@@ -85,22 +80,31 @@ def inference_risks(trial: Trial, rng: np.random.Generator) -> tuple[Risk, ...]:
     return residual_risk(NAME, ALL, _rates((attack, naive, of_control))), *risks
 
 
-def _attack(known: Columns, secret: Column, released: pd.DataFrame, k: int) -> Guess:
-    """Return what guesses the secret from the k nearest released rows."""
-    gaps = tuple(name for name in known.names if released[name].isna().any())
-    space = RowSpace(known, released, gaps)
-    points_ND, values = space(released), codes(secret, released)
+class _Attacker:
+    """Holds the released rows, and guesses what patients have from the nearest ones."""
 
-    def guess(patients: pd.DataFrame) -> Floats:
-        return _typical(secret, values[nearest(space(patients), points_ND, k)[1]])
+    def __init__(self, columns: Columns, released: pd.DataFrame, num_members: int) -> None:
+        self.columns = columns
+        self.k = max(1, round(len(released) / num_members / 2))
+        self.space = RowSpace(columns, released, gaps_of=released)
+        self._released = released
+        self._points_ND = self.space(released)
 
-    return guess
+    def guess(self, secret: Column, points_PD: Rows) -> Floats:
+        """Return (P,) what the nearest released rows have, by all columns but the secret."""
+        known = self.space.coordinates([c.name for c in self.columns if c != secret])
+        values, having = self._values(secret)
+        rows_PK = nearest(points_PD[:, known], self._points_ND[having][:, known], self.k)[1]
+        return _typical(secret, values[rows_PK])
 
+    def usual(self, secret: Column) -> Floats:
+        """Return (1,) what is typical of all released rows."""
+        return _typical(secret, self._values(secret)[0][None, :])
 
-def _naive(secret: Column, released: pd.DataFrame) -> Guess:
-    """Return what guesses the same of every patient."""
-    typical = _typical(secret, codes(secret, released)[None, :])
-    return lambda patients: np.repeat(typical, len(patients))
+    def _values(self, secret: Column) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        values = codes(secret, self._released)
+        having = ~np.isnan(values)
+        return values[having], having
 
 
 def _typical(secret: Column, values_PK: Floats) -> Floats:
@@ -110,13 +114,10 @@ def _typical(secret: Column, values_PK: Floats) -> Floats:
     return mode
 
 
-def _hits(secret: Column, patients: pd.DataFrame, guess: Guess, within: float) -> Hits:
+def _hits(secret: Column, patients: pd.DataFrame, guessed: Floats, within: float) -> Hits:
     truth = codes(secret, patients)
-    there = ~np.isnan(truth)
-    hits = np.full(len(patients), np.nan)
-    if there.any():
-        hits[there] = np.abs(guess(patients[there]) - truth[there]) <= within
-    return hits
+    right = (np.abs(guessed - truth) <= within).astype(np.float64)
+    return np.where(np.isnan(truth), np.nan, right)
 
 
 def _tolerance(secret: Column, holdout: pd.DataFrame) -> float:

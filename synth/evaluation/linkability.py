@@ -7,15 +7,17 @@ differently for each quarter of the patients.
 
 With several released rows per member a member's own ones are many, so k is the number of released
 rows per member (ours; the article leaves k open), 50 at most.
+
+Shapes: P patients, N released rows, D coordinates, K neighbours.
 """
 
 import math
-from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from fedward.synth.evaluation.neighbours import RowSpace, nearest
+from fedward.synth.evaluation.neighbours import Rows, RowSpace, nearest
 from fedward.synth.evaluation.risk import (
     ALL,
     MIN_PATIENTS,
@@ -26,11 +28,12 @@ from fedward.synth.evaluation.risk import (
     residual_risk,
 )
 from fedward.synth.evaluation.trial import Trial, with_label
-from fedward.synth.tables.columns import Columns
 
 NAME = "linkability"
 MAX_NEIGHBOURS = 50
 NUM_PARTITIONS = 4
+
+Halves = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def linkability_risk(trial: Trial, rng: np.random.Generator) -> Risk:
@@ -49,12 +52,15 @@ def linkability_risk(trial: Trial, rng: np.random.Generator) -> Risk:
         reason = f"{len(released)} different released rows of {len(columns)} columns are too few"
         return no_risk_known(NAME, ALL, 0.0, n, reason)
     k = min(MAX_NEIGHBOURS, max(1, round(len(released) / n)))
-    partitions = [_halves(columns, rng) for _ in range(NUM_PARTITIONS)]
+    space = RowSpace(columns, released, gaps_of=released)
+    points_ND = space(released)
+    partitions = [_halves(space, columns.names, rng) for _ in range(NUM_PARTITIONS)]
 
     def linked(patients: pd.DataFrame) -> int:
+        targets_PD = space(patients)
         quarter = rng.permutation(len(patients)) % NUM_PARTITIONS
         return sum(
-            _num_linked(halves, patients[quarter == number], released, k)
+            _num_linked(halves, targets_PD[quarter == number], points_ND, k)
             for number, halves in enumerate(partitions)
         )
 
@@ -67,26 +73,16 @@ def linkability_risk(trial: Trial, rng: np.random.Generator) -> Risk:
     return residual_risk(NAME, ALL, rates)
 
 
-def _halves(columns: Columns, rng: np.random.Generator) -> tuple[Columns, Columns]:
-    order = [columns.columns[i] for i in rng.permutation(len(columns))]
+def _halves(space: RowSpace, names: tuple[str, ...], rng: np.random.Generator) -> Halves:
+    """Return the coordinates of either half of the columns."""
+    order = [names[i] for i in rng.permutation(len(names))]
     middle = len(order) // 2
-    return (
-        replace(columns, columns=tuple(order[:middle])),
-        replace(columns, columns=tuple(order[middle:])),
-    )
+    return space.coordinates(order[:middle]), space.coordinates(order[middle:])
 
 
-def _num_linked(
-    halves: tuple[Columns, Columns], patients: pd.DataFrame, released: pd.DataFrame, k: int
-) -> int:
+def _num_linked(halves: Halves, targets_PD: Rows, released_ND: Rows, k: int) -> int:
     """Return for how many patients both halves have a released row in common."""
-    if not len(patients):
+    if not len(targets_PD):
         return 0
-    found = []
-    for half in halves:
-        gaps = tuple(name for name in half.names if released[name].isna().any())
-        space = RowSpace(half, released, gaps)
-        found.append(nearest(space(patients), space(released), k)[1])
-    one_PK, other_PK = found
-    common = (one_PK[:, :, None] == other_PK[:, None, :]).any(axis=(1, 2))
-    return int(common.sum())
+    one_PK, other_PK = (nearest(targets_PD[:, half], released_ND[:, half], k)[1] for half in halves)
+    return int((one_PK[:, :, None] == other_PK[:, None, :]).any(axis=(1, 2)).sum())

@@ -58,6 +58,7 @@ OUTLIERS = "outliers"
 class _ClassRows:
     """The rows of one class as points."""
 
+    group: str
     members_MD: Rows
     others_OD: Rows
     reference_RD: Rows
@@ -88,11 +89,12 @@ def membership_risks(trial: Trial) -> tuple[Risk, ...]:
     Names are `density_auc`, `density_tpr`, `density_gaps_auc`, ... A class with fewer than 20
     members, others, rows of the reference or released rows has no figure.
     """
-    gaps = tuple(name for name in trial.columns.names if trial.synthetic[name].isna().any())
-    risks = _figures("density", _scores(trial, _density))
-    if gaps:
-        risks += _figures("density_gaps", _scores(trial, _density, gaps))
-    return tuple(risks + _figures("nearest", _scores(trial, _nearest)))
+    classes = _classes(trial, RowSpace(trial.columns, trial.reference))
+    risks = _figures("density", _scores(classes, _density))
+    if trial.synthetic[list(trial.columns.names)].isna().any(axis=None):
+        space = RowSpace(trial.columns, trial.reference, gaps_of=trial.synthetic)
+        risks += _figures("density_gaps", _scores(_classes(trial, space), _density))
+    return tuple(risks + _figures("nearest", _scores(classes, _nearest)))
 
 
 def _density(query_QD: Rows, rows: _ClassRows) -> Floats:
@@ -104,44 +106,42 @@ def _nearest(query_QD: Rows, rows: _ClassRows) -> Floats:
     return -nearest(query_QD, rows.synthetic_SD)[0][:, 0]
 
 
-def _scores(trial: Trial, attack: Attack, gaps: tuple[str, ...] = ()) -> list[_Scores | Risk]:
-    """Return the scores of each class; for a class that is too small, a risk that says so."""
-    space = RowSpace(trial.columns, trial.reference, gaps)
-    found: list[_Scores | Risk] = []
-    for group, value in trial.strata():
-        rows = _class_rows(trial, space, value)
-        if isinstance(rows, str):
-            num_members = len(trial.of_class(trial.members, value))
-            found.append(no_risk_known("", group, 0.5, num_members, rows))
-            continue
-        found.append(
-            _Scores(
-                group,
-                attack(rows.members_MD, rows),
-                attack(rows.others_OD, rows),
-                _rarity(rows.members_MD, rows),
-                _rarity(rows.others_OD, rows),
-            )
-        )
-    return found
-
-
-def _class_rows(trial: Trial, space: RowSpace, value: object) -> _ClassRows | str:
+def _classes(trial: Trial, space: RowSpace) -> list[_ClassRows | Risk]:
+    """Return the rows of each class; for a class that is too small, a risk that says so."""
     tables = {
         "members": trial.members,
         "patients who were not in training": trial.non_members,
         "reference rows": trial.reference,
         "released rows": trial.synthetic,
     }
-    points = []
-    for name, frame in tables.items():
-        own = trial.of_class(frame, value)
-        if len(own) < MIN_PATIENTS:
-            return f"{len(own)} {name}, fewer than {MIN_PATIENTS}"
-        points.append(space(own))
-    members, others, reference, synthetic = points
-    unit = spacing(reference, space.num_columns)
-    return _ClassRows(members, others, reference, synthetic, unit)
+    points = {name: space(frame) for name, frame in tables.items()}
+    found: list[_ClassRows | Risk] = []
+    for group, value in trial.strata():
+        own = {name: points[name][trial.is_of(frame, value)] for name, frame in tables.items()}
+        few = [f"{len(rows)} {name}" for name, rows in own.items() if len(rows) < MIN_PATIENTS]
+        if few:
+            reason = f"{few[0]}, fewer than {MIN_PATIENTS}"
+            found.append(no_risk_known("", group, 0.5, len(own["members"]), reason))
+            continue
+        members, others, reference, released = own.values()
+        unit = spacing(reference, len(trial.columns))
+        found.append(_ClassRows(group, members, others, reference, released, unit))
+    return found
+
+
+def _scores(classes: list[_ClassRows | Risk], attack: Attack) -> list[_Scores | Risk]:
+    return [
+        rows
+        if isinstance(rows, Risk)
+        else _Scores(
+            rows.group,
+            attack(rows.members_MD, rows),
+            attack(rows.others_OD, rows),
+            _rarity(rows.members_MD, rows),
+            _rarity(rows.others_OD, rows),
+        )
+        for rows in classes
+    ]
 
 
 def _rarity(query_QD: Rows, rows: _ClassRows) -> Floats:

@@ -6,6 +6,7 @@ Shapes: Q queries, N rows, D coordinates (one per number and per category).
 """
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
@@ -35,22 +36,36 @@ class RowSpace:
     Scales come from rows that the attacker has, never from those that are attacked.
     """
 
-    def __init__(self, columns: Columns, known: pd.DataFrame, gaps: tuple[str, ...] = ()) -> None:
-        """Fit the scales on `known`; `gaps` are columns whose missing cells count as well."""
-        self.num_columns = len(columns)
+    def __init__(
+        self, columns: Columns, known: pd.DataFrame, *, gaps_of: pd.DataFrame | None = None
+    ) -> None:
+        """Fit the scales on `known`.
+
+        Where `gaps_of` lacks values in a column, missing values there are a further coordinate.
+        """
         self._form: ColumnTransformer = numeric_form(columns).fit(known)
-        self._gaps = list(gaps)
+        absent = [] if gaps_of is None else columns.names
+        self._gaps = [name for name in absent if gaps_of is not None and gaps_of[name].isna().any()]
+        self._owners = (
+            [column.name for column in columns.continuous]
+            + [column.name for column in columns.categorical for _ in column.categories]
+            + self._gaps
+        )
 
     def __call__(self, frame: pd.DataFrame) -> Rows:
         """Return (N, D) points of the rows of `frame`."""
         if not len(frame):
-            return np.zeros((0, 0), dtype=np.float32)
+            return np.zeros((0, len(self._owners)), dtype=np.float32)
         points_ND = self._form.transform(frame)
         if self._gaps:
             missing = frame[self._gaps].isna().to_numpy(dtype=np.float64)
             points_ND = np.hstack([points_ND, GAP_WEIGHT * missing])
         rows_ND: Rows = points_ND.astype(np.float32)
         return rows_ND
+
+    def coordinates(self, names: Collection[str]) -> npt.NDArray[np.int64]:
+        """Return which coordinates the columns `names` have."""
+        return np.flatnonzero([owner in names for owner in self._owners])
 
 
 def codes(column: Column, frame: pd.DataFrame) -> Floats:

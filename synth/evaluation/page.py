@@ -94,7 +94,7 @@ def render(evaluation: Evaluation) -> str:
     )
     own = resources.files("fedward.synth.evaluation").joinpath("page.css")
     privacy, fidelity = evaluation.privacy, evaluation.fidelity
-    return environment.get_template("page.jinja").render(
+    page = environment.get_template("page.jinja").render(
         e=evaluation,
         css=Markup(house_css() + own.read_text(encoding="utf-8")),  # noqa: S704 - our own files
         policy=POLICY,
@@ -108,6 +108,7 @@ def render(evaluation: Evaluation) -> str:
         associations=heat_map(fidelity.associations),
         pairs=worst_pairs(fidelity.associations),
     )
+    return page.lstrip()
 
 
 def answer(evaluation: Evaluation) -> Answer:

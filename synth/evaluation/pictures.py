@@ -227,8 +227,8 @@ def mixing_chart(mixing: Mixing) -> CurveChart | None:
     num_ticks = int((high - low) / step + 1e-9)
     shares = list(dict.fromkeys(point.share_real for point in mixing.points))
     curves = tuple(
-        Curve(name, style, tuple(_point(p, y) for p in known if p.test == test))
-        for style, (test, name) in zip(STYLES, TESTS.items(), strict=False)
+        Curve(name, style, tuple(_point(p, y, shift) for p in known if p.test == test))
+        for style, shift, (test, name) in zip(STYLES, (-0.6, 0.6), TESTS.items(), strict=False)
     )
     return CurveChart(
         tuple(curve for curve in curves if curve.points),
@@ -243,11 +243,14 @@ def _x(share_real: float) -> float:
     return round(3 + 94 * (1 - share_real), 2)
 
 
-def _point(point: MixingPoint, y: Callable[[float], float]) -> CurvePoint:
+def _point(point: MixingPoint, y: Callable[[float], float], shift: float) -> CurvePoint:
+    """Return one mixture; `shift` keeps the intervals of two curves apart."""
     metric = point.auroc
     assert metric.value is not None
     low = metric.value if metric.low is None else metric.low
     high = metric.value if metric.high is None else metric.high
     figure = with_interval(metric.value, metric.low, metric.high)
     words = f"{percent(point.share_real)} real rows {figure}"
-    return CurvePoint(_x(point.share_real), y(metric.value), y(low), y(high), words)
+    return CurvePoint(
+        round(_x(point.share_real) + shift, 2), y(metric.value), y(low), y(high), words
+    )

@@ -11,8 +11,7 @@ The same predicates are tried on as many patients who were not in training: a pr
 PNAS 117:8344). Naive predicates have the columns of the true ones, and values of any rows.
 
 Where the holdout is the smaller table, that many members are drawn, so that a member who is not
-drawn cannot be isolated: the risk is then understated. Intervals are over predicates; two
-of them may point at the same patient.
+drawn cannot be isolated: the risk is then understated.
 
 Shapes: N rows, C columns.
 """
@@ -25,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from fedward.common.intervals import wilson
+from fedward.common.task import Metric
 from fedward.synth.evaluation.neighbours import codes
-from fedward.synth.evaluation.risk import ALL, Rates, Risk, rate, residual_risk
+from fedward.synth.evaluation.risk import ALL, Rates, Risk, residual_risk
 from fedward.synth.evaluation.trial import Trial, with_label
 
 NUM_PREDICATES = 1_000
@@ -94,24 +95,37 @@ def _risk(
     name: str, predicates: list[Predicate], tables: _Tables, rng: np.random.Generator
 ) -> Risk:
     naive = [_naive(predicate, tables, rng) for predicate in predicates]
-
-    def isolated(tried: list[Predicate], table_NC: Values) -> int:
-        return sum(_num_true(predicate, table_NC) == 1 for predicate in tried)
-
-    n = len(predicates)
     rates = Rates(
-        attack=rate(isolated(predicates, tables.members_NC), n),
-        naive=rate(isolated(naive, tables.members_NC), n),
-        control=rate(isolated(predicates, tables.control_NC), n),
+        attack=_rate(predicates, tables.members_NC),
+        naive=_rate(naive, tables.members_NC),
+        control=_rate(predicates, tables.control_NC),
     )
     return residual_risk(name, ALL, rates)
 
 
-def _num_true(predicate: Predicate, table_NC: Values) -> int:
+def _rate(predicates: list[Predicate], table_NC: Values) -> Metric:
+    """Return the share of predicates that isolate a patient, with an interval over patients.
+
+    Several predicates may point at one patient. Where w of them point at each, their number varies
+    sum w^2 / sum w times as much as that of independent successes (a Poisson number of
+    clusters); Wilson's interval is of so many fewer predicates (ours, by Kish 1965, section 8.2).
+    """
+    if not predicates:
+        return Metric(None, n=0, reason="no predicate is true of one released row")
+    true_of = [np.flatnonzero(_holds(predicate, table_NC)) for predicate in predicates]
+    isolated = [int(rows[0]) for rows in true_of if len(rows) == 1]
+    n, weight = len(predicates), np.bincount(isolated) if isolated else np.ones(1)
+    effective = n * float(weight.sum() / (weight**2).sum())
+    share = len(isolated) / n
+    low, high = wilson(share * effective, effective)
+    return Metric(share, low, high, n=n)
+
+
+def _holds(predicate: Predicate, table_NC: Values) -> Mask:
     true = np.ones(len(table_NC), dtype=bool)
     for column, comparison, value in predicate:
         true &= _HOLDS[comparison](table_NC[:, column], value)
-    return int(true.sum())
+    return true
 
 
 def _univariate(tables: _Tables, rng: np.random.Generator) -> list[Predicate]:
@@ -159,7 +173,7 @@ def _isolating(candidates: Iterable[Predicate], released_NC: Values) -> list[Pre
     """Return the first distinct candidates that are true of exactly one released row."""
     found: dict[Predicate, None] = {}
     for candidate in candidates:
-        if candidate not in found and _num_true(candidate, released_NC) == 1:
+        if candidate not in found and _holds(candidate, released_NC).sum() == 1:
             found[candidate] = None
         if len(found) == NUM_PREDICATES:
             break

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
@@ -38,11 +39,12 @@ class Trial:
             return [("all", None)]
         return list(zip(self.columns.class_names, self.columns.classes, strict=True))
 
-    def of_class(self, frame: pd.DataFrame, value: object) -> pd.DataFrame:
-        """Return the rows of `frame` whose label is `value`; all where there is no label."""
+    def is_of(self, frame: pd.DataFrame, value: object) -> npt.NDArray[np.bool_]:
+        """Return (N,) whether a row's label is `value`; of a table without a label, True."""
         if self.columns.label is None:
-            return frame
-        return frame[frame[self.columns.label] == value]
+            return np.ones(len(frame), dtype=bool)
+        is_of: npt.NDArray[np.bool_] = (frame[self.columns.label] == value).to_numpy(dtype=bool)
+        return is_of
 
 
 def make_trial(  # noqa: PLR0913 - the tables that it is made of

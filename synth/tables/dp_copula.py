@@ -146,17 +146,17 @@ class DPGaussianCopula(Synthesiser):
         self.encoder_ = public_encoder(columns, self.form)
         rows = self.encoder_.encode(table)
         learned = release(columns, Patients(rows, code_N), account, share=share)
-        self.answers_: tuple[Answer, ...] = tuple(account.answers.values())
+        self.answers_: tuple[Answer, ...] = tuple(answer for _, answer in account.asked)
         self._check_sizes(learned.size_C)
         if self.delta * learned.size_C.sum() >= 1:
             warnings.warn(
-                f"delta {self.delta:g} is not below one over the number of patients: it would allow "
-                "one of them to be published outright",
+                f"delta {self.delta:g} is not below one over the number of patients: it would "
+                "allow one of them to be published outright",
                 DeltaWarning,
                 stacklevel=2,
             )
         self.class_sizes_ = tuple(int(size) for size in np.rint(learned.size_C))
-        self.classes_: tuple[ClassLatent, ...] = class_latents(learned, account.answers)
+        self.classes_: tuple[ClassLatent, ...] = class_latents(learned, self.answers_)
         return self
 
     def privacy_claim(self) -> PrivacyClaim:
@@ -237,8 +237,9 @@ class DPGaussianCopula(Synthesiser):
         return Candidates(self.classes_[code].draw(size, rng))
 
 
-def class_latents(learned: Learned, answers: dict[str, Answer]) -> tuple[ClassLatent, ...]:
+def class_latents(learned: Learned, given: tuple[Answer, ...]) -> tuple[ClassLatent, ...]:
     """Return one latent description per class, from the answers alone."""
+    answers = {answer.name: answer for answer in given}
     scores, size_C = learned.scores, learned.size_C
     total = float(size_C.sum())
     shift_CD = np.zeros((len(size_C), len(scores)))

@@ -69,10 +69,15 @@ def noisy_sums(
             raise ValueError("noise too small for so many patients: the sums could overflow")
         if not np.isfinite(block_ND).all():
             raise ValueError("contributions must be finite")
-        norm_N = np.sqrt((block_ND**2).sum(axis=1))
-        shrink_N = np.minimum(1.0, bound / np.maximum(norm_N, bound)) * _ROOM
-        total_D += np.trunc(block_ND * (shrink_N * scale)[:, None]).astype(np.int64).sum(axis=0)
+        total_D += np.trunc(clipped(block_ND, bound) * scale).astype(np.int64).sum(axis=0)
     return (total_D + discrete_gaussian(size, deviation=STEPS, below=below)) / scale
+
+
+def clipped(block_ND: Floats, bound: float) -> Floats:
+    """Return (N, D) contributions, those longer than `bound` scaled down to it."""
+    norm_N = np.sqrt((block_ND**2).sum(axis=1))
+    short_ND: Floats = block_ND * (bound / np.maximum(norm_N, bound) * _ROOM)[:, None]
+    return short_ND
 
 
 def discrete_gaussian(size: int, *, deviation: int, below: Below) -> Ints:

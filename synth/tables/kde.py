@@ -68,7 +68,7 @@ class KDE(Synthesiser):
         min_mask_size: a pattern of missing cells that fewer rows of the class share is replaced by
             the nearest that so many share; 1: patterns stay as they are.
         min_class_size: fewest training rows of each class.
-        max_candidates: most candidates per class and request.
+        max_candidates: most candidates per class and request; None: as `Synthesiser` says.
         on_shortfall: `raise`, `warn` or `fill`.
         seed: of what is random in `fit`.
 
@@ -201,7 +201,7 @@ class KDE(Synthesiser):
                     "synthetic rows lie nearest to the very row that they were made from; they "
                     "are near copies. Choose a larger bandwidth or min_mask_size, or fewer columns",
                     NearCopyWarning,
-                    stacklevel=5,
+                    stacklevel=4,
                 )
 
 

@@ -20,6 +20,8 @@ class Method:
     """In `fedward.synth.tables`."""
     class_name: str
     about: str
+    extra: str = "synth"
+    """The extra of fedward that installs what it needs beside the core."""
 
     def load(self) -> "type[Synthesiser]":
         """Return its class.
@@ -31,7 +33,7 @@ class Method:
             module = import_module(f"fedward.synth.tables.{self.module}")
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"{self.class_name} needs {error.name}: pip install 'fedward[synth]'"
+                f"{self.class_name} needs {error.name}: pip install 'fedward[{self.extra}]'"
             ) from None
         return cast("type[Synthesiser]", getattr(module, self.class_name))
 
@@ -48,6 +50,9 @@ _add("class-gaussian")(
 _add("kde-knn")(Method("kde_knn", "KDEKNN", "kernel densities that nearest neighbours filter"))
 _add("kde")(Method("kde", "KDE", "kernel densities, unfiltered"))
 _add("smote")(Method("smote", "SMOTE", "lines between patients; augmentation only, not private"))
+_add("diffusion")(
+    Method("diffusion", "TabularDiffusion", "diffusion in torch, after TabDDPM's paper")
+)
 
 
 def method_names() -> tuple[str, ...]:

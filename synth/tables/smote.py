@@ -46,7 +46,7 @@ class SMOTE(Synthesiser):
         k: neighbours of each row, at least 1 and fewer than the rows of the smallest class.
         missing: `keep`: a row lacks what its parent lacks; `median`: filled, as is usual.
         min_class_size: fewest training rows of each class.
-        max_candidates: most candidates per class and request.
+        max_candidates: most candidates per class and request; None: as `Synthesiser` says.
         on_shortfall: `raise` or `warn`.
         seed: unused, since nothing in `fit` is random.
     """

@@ -1,6 +1,7 @@
 """What noisy steps cost: against other libraries, and against the bugs that accountants have."""
 
 import math
+import sys
 import time
 
 import dp_accounting
@@ -139,6 +140,14 @@ def test_epsilon_never_falls_as_a_history_grows() -> None:
         now = epsilon_of(history, DELTA)
         assert now > before
         before = now
+
+
+def test_without_opacus_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opacus.accountants.analysis.rdp", None)
+    accounting._opacus.cache_clear()
+    accounting._rdp_of_step.cache_clear()
+    with pytest.raises(ConfigError, match=r"fedward\[dp\]"):
+        epsilon_of([ROUND], DELTA)
 
 
 def test_nothing_costs_nothing() -> None:

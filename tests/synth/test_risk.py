@@ -92,17 +92,17 @@ def test_a_tie_with_the_threshold_is_not_recognised() -> None:
 
 @pytest.mark.parametrize("num_others", [150, 1000])
 def test_intervals_of_the_true_positive_rate_cover(num_others: int) -> None:
-    shift = 1.5
+    draws, shift = 300, 1.5
     truth = 1 - norm.cdf(norm.ppf(0.99) - shift)
     rng = np.random.default_rng(2)
     missed = 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         member, other = rng.normal(shift, 1, 300), rng.normal(size=num_others)
         risk = tpr_risk("x", "all", member, other)
         assert risk.low is not None
         assert risk.high is not None
         missed += not risk.low <= truth <= risk.high
-    assert missed <= MISSED
+    assert missed <= 31  # passed with 0.05 per interval but for a probability of 6e-5
 
 
 def test_with_many_others_the_rate_is_told_from_chance() -> None:
