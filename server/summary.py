@@ -78,6 +78,10 @@ def _claim(config: RunConfig, spent: Sequence[float], baselines: Sequence[str]) 
         return {}
     # Hospitals account in their own ledgers; a run that is summarised from replies is simulated.
     claim = dp_sgd_claim(max(spent), config.privacy.delta, is_reproducible=True).to_dict()
+    claim["composition"] = "adaptive, over all rounds of this run (Renyi differential privacy)"
+    claim["not_covered"].append(
+        "other runs and repetitions on the same patients: a simulation accounts for itself alone"
+    )
     if baselines:
         claim["not_covered"].append(
             f"the baselines {', '.join(baselines)}, which are trained on the same patients with a "

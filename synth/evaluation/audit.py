@@ -3,7 +3,7 @@
 Canaries, rows that an attacker made up, enter the table by the toss of a coin each. The attacker
 knows all of them and everything that the fitted object holds, and estimates the coins: the noisy
 sums are a linear function of them. What it gets right refutes too small an epsilon
-(`fedward.common.privacy_audit`, after Steinke, Nasr and Jagielski 2023, arXiv:2305.08846).
+(`fedward.common.privacy.audit`, after Steinke, Nasr and Jagielski 2023, arXiv:2305.08846).
 
 No patient takes part. An audit finds faults, such as too little noise or a contribution that is
 longer than it was thought to be; that it finds none proves nothing.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fedward.common.privacy_audit import EpsilonBound, bound_from_scores
+from fedward.common.privacy.audit import EpsilonBound, bound_from_scores
 from fedward.common.randomness import numpy_generator
 from fedward.synth.tables.columns import Column, Columns
 from fedward.synth.tables.dp_copula import DPGaussianCopula

@@ -38,7 +38,8 @@ def percent(share: float) -> str:
     """Return '12 %', with a decimal below 10 % and 'under 0.1 %' for less than that."""
     if 0 < share < 0.001:
         return "under 0.1 %"
-    return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")
+    digits = 1 if share < 0.1 else 0
+    return f"{100 * share:.{digits}f}".removesuffix(".0") + " %"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -95,7 +95,7 @@ def check_table(columns: Columns, table: pd.DataFrame, *, min_class_size: int) -
         if table[column.name].isna().all():
             raise SiteDataError(f"column {column.name!r}: no row has a value; leave the column out")
         if column.is_continuous:
-            _check_bounds(column, table)
+            check_bounds(column, table)
     _check_classes(columns, table, min_class_size)
     if len(columns.continuous) >= MANY_NUMBERS and (twice := int(table.duplicated().sum())):
         warnings.warn(
@@ -168,7 +168,12 @@ def _check_names(columns: Columns, frame: pd.DataFrame) -> None:
         raise SiteDataError("the table has no column beside the label; nothing can be learned")
 
 
-def _check_bounds(column: Column, table: pd.DataFrame) -> None:
+def check_bounds(column: Column, table: pd.DataFrame) -> None:
+    """Refuse numbers outside the column's bounds: they are in another unit.
+
+    Raises:
+        SiteDataError: there are some.
+    """
     values = table[column.name].to_numpy(dtype=np.float64)
     low = -np.inf if column.low is None else column.low
     high = np.inf if column.high is None else column.high

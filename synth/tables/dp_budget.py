@@ -12,38 +12,15 @@ no numerical accountant is needed; those of dp-accounting and Opacus find the sa
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
-from fedward.common.errors import ConfigError
+from fedward.common.privacy.checks import check_delta, check_epsilon
+from fedward.common.privacy.claim import PrivacyClaim
 
-MAX_EPSILON = 100.0
-
-
-@dataclass(frozen=True)
-class PrivacyClaim:
-    """What a release promises each patient, and what it does not."""
-
-    epsilon: float
-    delta: float
-    is_valid: bool
-    """False where the noise follows from a seed: then nobody is protected who knows the seed."""
-    unit: str
-    neighbourhood: str
-    mechanism: str
-    sampling: str
-    composition: str
-    noise: str
-    not_covered: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        return {**asdict(self), "not_covered": list(self.not_covered)}
-
-
+UNIT = "one row of the training table, which must be one patient"
+NEIGHBOURHOOD = "two tables of which one has one patient more (add or remove one)"
 NOT_COVERED = (
     "other releases about the same patients, further fits among them: their budgets add up",
     "patients with several rows: the promise is made per row",
@@ -70,17 +47,17 @@ def claim_of(
     return PrivacyClaim(
         epsilon=epsilon,
         delta=delta,
-        is_valid=not is_seeded,
-        unit="one row of the training table, which must be one patient",
-        neighbourhood="the same table with one patient more or less",
+        unit=UNIT,
+        neighbourhood=NEIGHBOURHOOD,
         mechanism="Gaussian mechanism: sums of clipped contributions in whole numbers, with "
         "discrete Gaussian noise",
         sampling="every patient takes part; nothing is gained from sampling patients",
         composition=f"mu-Gaussian privacy of each query: {parts}; together mu = {total:.4g}, "
         "converted to (epsilon, delta) exactly",
-        noise="seeded: whoever knows the seed can take it off again"
+        noise="follows from a seed: whoever knows it can take the noise off again"
         if is_seeded
-        else "the operating system's cryptographic source",
+        else "from the operating system's cryptographic source",
+        is_reproducible=is_seeded,
         not_covered=NOT_COVERED,
     )
 
@@ -116,7 +93,8 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     Raises:
         ConfigError: epsilon or delta is out of range.
     """
-    check_budget(epsilon, delta)
+    check_epsilon(epsilon)
+    check_delta(delta)
     high = 1.0
     while gaussian_delta(high, epsilon) < delta:
         high *= 2
@@ -126,21 +104,3 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     found = float(brentq(lambda mu: gaussian_delta(mu, epsilon) - delta, low, high, rtol=1e-12))
     # Rounding must not make the promise larger than it was asked for.
     return found * (1 - 1e-9)
-
-
-def check_budget(epsilon: float, delta: float) -> None:
-    """Refuse a budget that promises nothing.
-
-    Raises:
-        ConfigError: epsilon or delta is out of range.
-    """
-    if not 0 < epsilon <= MAX_EPSILON:
-        raise ConfigError(
-            f"epsilon: given {epsilon:g}, expected above 0 and at most {MAX_EPSILON:g}; 1 to 8 is "
-            "usual"
-        )
-    if not 0 < delta <= 0.01:
-        raise ConfigError(
-            f"delta: given {delta:g}, expected above 0 and at most 0.01, and well below one over "
-            "the number of patients"
-        )

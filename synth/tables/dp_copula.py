@@ -20,17 +20,14 @@ import numpy as np
 import pandas as pd
 
 from fedward.common.errors import ConfigError, NoPatientsError, SiteDataError
+from fedward.common.privacy.checks import check_delta, check_epsilon
+from fedward.common.privacy.claim import PrivacyClaim
 from fedward.common.tables.schema import TableSchema
 from fedward.synth.tables.base import Synthesiser
-from fedward.synth.tables.checks import class_codes, columns_for
+from fedward.synth.tables.checks import check_bounds, class_codes, columns_for
 from fedward.synth.tables.columns import Column, Columns
 from fedward.synth.tables.dp_bounds import bounds_of, bounds_query
-from fedward.synth.tables.dp_budget import (
-    PrivacyClaim,
-    check_budget,
-    claim_of,
-    gaussian_mu,
-)
+from fedward.synth.tables.dp_budget import claim_of, gaussian_mu
 from fedward.synth.tables.dp_margins import class_shares, margin_of
 from fedward.synth.tables.dp_moments import (
     class_shifts,
@@ -71,7 +68,7 @@ class DPGaussianCopula(Synthesiser):
 
     Args:
         columns: see `Synthesiser`, as for all that is not named here; not None.
-        epsilon: of this fit, 0 to 100.
+        epsilon: of this fit, above 0; 1 to 8 is usual.
         delta: of this fit, well below one over the number of patients.
         bounds_share: of the budget, that buys the bounds of numbers that have none, or whose bounds
             were read off rows; 0: such columns are refused.
@@ -122,8 +119,8 @@ class DPGaussianCopula(Synthesiser):
             y: (N,) classes, where they are not in `X`.
 
         Raises:
-            SiteDataError: a cell does not fit its column, or the budget is too small for what it
-                should buy.
+            SiteDataError: a cell does not fit its column, a value is out of range, or the budget is
+                too small for what it should buy.
             ConfigError: a parameter cannot be used, or a column's bounds are not public.
         """
         self._check_parameters()
@@ -136,6 +133,9 @@ class DPGaussianCopula(Synthesiser):
         if len(table) == 0:
             raise NoPatientsError("the table has no rows; nothing can be learned from it")
         open_columns = self._without_bounds(columns)
+        for column in columns.continuous:
+            if column not in open_columns:
+                check_bounds(column, table)
         code_N = class_codes(columns, table)
         account = Account(gaussian_mu(self.epsilon, self.delta), source_of(self.noise_seed))
         share = 1.0
@@ -170,7 +170,8 @@ class DPGaussianCopula(Synthesiser):
 
     def _check_parameters(self) -> None:
         # A smallest class of 2, as elsewhere, would be a rule on exact counts.
-        check_budget(self.epsilon, self.delta)
+        check_epsilon(self.epsilon)
+        check_delta(self.delta)
         if not 0 <= self.bounds_share < 1:
             raise ConfigError(f"bounds_share: given {self.bounds_share:g}, expected 0 up to 1")
         if self.min_class_size < 0:

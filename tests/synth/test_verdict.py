@@ -136,7 +136,7 @@ def test_impossible_values_and_broken_rules_block() -> None:
     made.loc[:2, "crp"] = -4.0
     found = verdict(findings(synthetic=made))
     assert codes(found) == {"impossible"}
-    assert "3 rows of 300 (1.0 %)" in reason(found, "impossible").sentence
+    assert "3 rows of 300 (1 %)" in reason(found, "impossible").sentence
     assert "crp" in reason(found, "impossible").sentence
     made = rows(300, 3)
     made.loc[0, "sbp"] = made["dbp"][0] - 1
@@ -247,7 +247,7 @@ def test_what_blocks_comes_first() -> None:
 def test_figures_are_written_as_people_read_them() -> None:
     assert (two(-0.001), two(0.995), two(-0.25)) == ("0.00", "0.99", "\N{MINUS SIGN}0.25")
     assert [percent(s) for s in (0.0, 0.0004, 0.012, 0.5, 1.0)] == [
-        "0.0 %",
+        "0 %",
         "under 0.1 %",
         "1.2 %",
         "50 %",
