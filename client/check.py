@@ -116,7 +116,6 @@ def _synthetic(site: LoadedSite) -> Finding:
     ledger = ReleaseLedger(database if database.exists() else None)
     try:
         rows = ledger.num_rows(site.config.site)
-        epsilon, delta = ledger.spent(site.config.site)
     except StorageError as error:
         return Finding("storage.database", "fail", str(error))
     finally:
@@ -127,8 +126,6 @@ def _synthetic(site: LoadedSite) -> Finding:
     if allowed or rows:
         parts = [f"{rows} synthetic rows left this site, {left} of {allowed} may leave yet"]
     parts.append(f"histograms for a copula {'may leave' if limits.synthetic_sums else 'stay'}")
-    if epsilon:
-        parts.append(f"noised ones have cost epsilon {epsilon:g}, delta {delta:g}")
     spent = allowed > 0 and left == 0
     advice = "limits.synthetic_rows is spent; each further row tells more of patients"
     return Finding(

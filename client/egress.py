@@ -38,6 +38,7 @@ from fedward.common.records import (
 from fedward.common.vectors import vector_hash
 
 Mask = Callable[[Vectors], Vectors]
+Pay = Callable[[Release, Binding], None]
 
 MARGIN_BYTES = 64 * 1024
 MARGIN_SHARE = 1.05
@@ -81,6 +82,7 @@ class Gate:
         rules: the site's own.
         log: gets names, forms, sizes and hashes, never values; None in simulations.
         releases: where synthetic rows are counted; None: in memory.
+        pay: takes the cost of a noised sum out of the patients' privacy budget.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class Gate:
         rules: EgressRules | None = None,
         log: Log | None = None,
         releases: ReleaseLedger | None = None,
+        pay: Pay = lambda release, binding: None,
     ) -> None:
         self.rules = rules or EgressRules()
         self._log = log
         self._releases = releases or ReleaseLedger(None)
+        self._pay = pay
 
     def let_out(
         self,
@@ -176,7 +180,10 @@ class Gate:
             Instruction(binding, form),
             loss_name="loss",
             book=lambda: self._releases.book(
-                release, run_key=binding.run_key, limit=self.rules.synthetic_rows
+                release,
+                run_key=binding.run_key,
+                limit=self.rules.synthetic_rows,
+                pay=lambda new: self._pay(new, binding),
             ),
         )
 

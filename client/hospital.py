@@ -9,7 +9,7 @@ import datetime
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort
 from fedward.client.data.source import HospitalSource, site_source
 from fedward.client.database import maps_folder
-from fedward.client.egress import EgressRules, Gate
+from fedward.client.egress import EgressRules, Gate, Pay
 from fedward.client.keyed_source import KeyedSource
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
@@ -233,10 +233,10 @@ class Hospital:
         settings = TrainerSettings.of(study, maps=maps_folder(self.database) / study.run_key)
         trainer = LocalTrainer(study.task, model.to(self.device), shared, settings)
         place = self._place(study)
-        gate = Gate(self._rules, self.trail, self._releases)
-        app = make_client_app(lambda context: place, trainer, gate, self._synthesis(study))
         source = self._source(study.config.data.image)
         hashes = hash_patients(source.patient_ids(), self._salt)
+        gate = Gate(self._rules, self.trail, self._releases, self._pay(study, hashes))
+        app = make_client_app(lambda context: place, trainer, gate, self._synthesis(study))
         record_cohort(self.database, study.run_key, hashes)
         self.trail.append(
             "run begins here",
@@ -262,6 +262,26 @@ class Hospital:
             return study.task.training_rows(source, study.split)
 
         return Site(self.site.config.site, read, sums, self._store, training)
+
+    def _pay(self, study: Study, hashes: list[str]) -> Pay:
+        """Return what takes noised sums out of the patients' budget."""
+        config = self.site.config
+        if study.config.synthesis is None or not study.config.synthesis.is_private:
+            return lambda release, binding: None
+        # Opacus: seconds.
+        from fedward.client.privacy.data_set import DataSet
+        from fedward.client.privacy.entries import Budget
+        from fedward.client.privacy.ledger import PrivacyLedger
+        from fedward.client.privacy.noised_release import pay_for
+
+        ledger = PrivacyLedger(
+            self.database,
+            site=config.site,
+            budget=Budget(config.limits.epsilon, config.limits.delta),
+            trail=self.trail,
+        )
+        data = DataSet.of(config.site, hashes, self._salt)
+        return partial(pay_for, config=study.config, ledger=ledger, data=data)
 
     def _synthesis(self, study: Study) -> "Synthesis | None":
         """Return what answers for a run that makes synthetic rows."""

@@ -8,7 +8,8 @@ The same release asked for again (a message that is repeated after a crash) is t
 counts once; other patients, another model or another run make it another release.
 """
 
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
     number INTEGER PRIMARY KEY AUTOINCREMENT, site TEXT NOT NULL, run_key TEXT NOT NULL,
     what TEXT NOT NULL, release TEXT NOT NULL, rows INTEGER NOT NULL CHECK (rows >= 0),
-    epsilon REAL, delta REAL, released TEXT NOT NULL, UNIQUE (site, release)
+    released TEXT NOT NULL, UNIQUE (site, release)
 );
 CREATE TRIGGER IF NOT EXISTS releases_no_update BEFORE UPDATE ON releases
     BEGIN SELECT RAISE(ABORT, 'what was released stays written down'); END;
@@ -37,7 +38,7 @@ class Release:
 
     site: str
     what: str
-    """`rows`, or a pass of sums: `margins`, `pairs`."""
+    """`rows`, or the name of a pass of sums."""
     name: str
     """SHA-256 of what it was made of: equal for equal releases."""
     vectors: Vectors
@@ -45,8 +46,8 @@ class Release:
     """Fewest patients that anything in it was made of."""
     num_rows: int = 0
     report: Mapping[str, Any] = field(default_factory=dict)
-    epsilon: float | None = None
-    delta: float | None = None
+    noise_multiplier: float | None = None
+    """Of a noised sum: standard deviation over the most that one patient adds; None: no noise."""
 
 
 class ReleaseLedger:
@@ -68,26 +69,21 @@ class ReleaseLedger:
             ).fetchone()
         return int(rows)
 
-    def spent(self, site: str) -> tuple[float, float]:
-        """Return the (epsilon, delta) of all noised sums that ever left, added up.
-
-        Adding up is the simplest composition, and never too small.
-        """
-        with self._table.transaction() as connection:
-            epsilon, delta = connection.execute(
-                "SELECT coalesce(sum(epsilon), 0.0), coalesce(sum(delta), 0.0) FROM releases"
-                " WHERE site = ?",
-                (site,),
-            ).fetchone()
-        return float(epsilon), float(delta)
-
-    def book(self, release: Release, *, run_key: str, limit: int) -> int:
+    def book(
+        self,
+        release: Release,
+        *,
+        run_key: str,
+        limit: int,
+        pay: Callable[[Release], None] = lambda release: None,
+    ) -> int:
         """Write the release down before it leaves, and return how many rows are left after it.
 
         Args:
             release: ready to leave.
             run_key: of the run that asked.
             limit: most rows that may ever leave.
+            pay: takes what a new release costs in privacy out of the site's budget.
 
         Raises:
             RefusedError: it is more than is left, or the sums of this run left already and these
@@ -95,42 +91,51 @@ class ReleaseLedger:
             StorageError: it cannot be written; then nothing may leave.
         """
         with self._table.transaction() as connection:
-            rows, known = connection.execute(
-                "SELECT coalesce(sum(rows), 0), coalesce(sum(release = ?), 0) FROM releases"
-                " WHERE site = ?",
-                (release.name, release.site),
-            ).fetchone()
-            if known:
-                return max(limit - int(rows), 0)
-            if release.what == ROWS:
-                check_rows(release.num_rows, released=int(rows), limit=limit)
-            elif connection.execute(
-                "SELECT 1 FROM releases WHERE site = ? AND run_key = ? AND what = ?",
-                (release.site, run_key, release.what),
-            ).fetchone():
-                raise RefusedError(
-                    f"sums ({release.what}) of this run left already, and what is asked for now is "
-                    "something else: other patients, or other margins. Submit the run again"
+            rows, is_known = self._looked(connection, release, run_key=run_key, limit=limit)
+        if is_known:
+            return max(limit - rows, 0)
+        pay(release)  # not inside: it writes to the same database
+        with self._table.transaction() as connection:
+            rows, is_known = self._looked(connection, release, run_key=run_key, limit=limit)
+            if not is_known:
+                connection.execute(
+                    "INSERT INTO releases (site, run_key, what, release, rows, released)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (release.site, run_key, release.what, release.name, release.num_rows, now()),
                 )
-            connection.execute(
-                "INSERT INTO releases (site, run_key, what, release, rows, epsilon, delta,"
-                " released) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    release.site,
-                    run_key,
-                    release.what,
-                    release.name,
-                    release.num_rows,
-                    release.epsilon,
-                    release.delta,
-                    now(),
-                ),
-            )
-        return max(limit - int(rows) - release.num_rows, 0)
+                rows += release.num_rows
+        return max(limit - rows, 0)
 
     def close(self) -> None:
         """Close the database."""
         self._table.close()
+
+    def _looked(
+        self, connection: sqlite3.Connection, release: Release, *, run_key: str, limit: int
+    ) -> tuple[int, bool]:
+        """Return the rows that left before, and whether this very release did.
+
+        Raises:
+            RefusedError: it may not leave.
+        """
+        rows, known = connection.execute(
+            "SELECT coalesce(sum(rows), 0), coalesce(sum(release = ?), 0) FROM releases"
+            " WHERE site = ?",
+            (release.name, release.site),
+        ).fetchone()
+        if known:
+            return int(rows), True
+        if release.what == ROWS:
+            check_rows(release.num_rows, released=int(rows), limit=limit)
+        elif connection.execute(
+            "SELECT 1 FROM releases WHERE site = ? AND run_key = ? AND what = ?",
+            (release.site, run_key, release.what),
+        ).fetchone():
+            raise RefusedError(
+                f"sums ({release.what}) of this run left already, and what is asked for now is "
+                "something else: other patients, or other sums of the sites. Submit the run again"
+            )
+        return int(rows), False
 
 
 def check_rows(asked: int, *, released: int, limit: int) -> None:

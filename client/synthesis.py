@@ -27,6 +27,7 @@ from fedward.common.study import Study
 from fedward.common.tables.encode import local_statistics
 from fedward.common.tables.synthetic_rows import RowForm
 from fedward.common.tables.synthetic_sums import (
+    FACTS,
     MARGINS,
     SIZES,
     PassForm,
@@ -150,16 +151,14 @@ class Synthesis:
         assert config.delta is not None
         queries = NoisedQueries(form, self._columns, config.epsilon, config.delta)
         arrays = queries.answer(table, query.vectors, self.source.below(label))
-        # The claim is about all queries together, and written down with the first.
-        is_first = query.what == form.passes[0]
+        _, bound, deviation = arrays[FACTS].tolist()
         return Release(
             site.site_id,
             query.what,
             label,
             arrays,
             len(table),
-            epsilon=config.epsilon if is_first else None,
-            delta=config.delta if is_first else None,
+            noise_multiplier=deviation / bound,
         )
 
     def _filter(self, query: SynthesisQuery, table: Table) -> ModelFilter:

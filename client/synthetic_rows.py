@@ -35,7 +35,10 @@ LEAST = {"bandwidth": 0.5, "min_mask_size": 5, "knot_size": 5, "redraw": 0.1}
 """Of a parameter of any synthesiser: with less, rows are patients with a little noise."""
 OF_NEIGHBOURS = frozenset({"k", "vote", "exclude_parent", "max_reference"})
 OURS = frozenset({"columns", "seed", "min_class_size", "on_shortfall"})
-NOT_SHARED = {"smote": "its rows lie between two patients; it is for augmentation, not for sharing"}
+NOT_SHARED = {
+    "smote": "its rows lie between two patients; it is for augmentation, not for sharing",
+    "dp-gaussian-copula": "its noise is in no account this way; use synthesis.method: dp-copula",
+}
 
 Filter = Callable[[int, Table], Bools]
 """Says of candidates of a class which are kept."""

@@ -5,7 +5,7 @@ marked; nothing is claimed that the folder does not show.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,27 @@ def _description(facts: _Facts) -> str:
         [
             "## 1 Description of the processing (Article 35(7)(a))",
             _bullets(f"{name}: {text(str(value))}" for name, value in rows if value),
-            "In each round, every hospital trains the same model on its own patients, inside its "
-            "own network, and sends the changed parameters to the coordinator, which averages "
-            "them and sends the average back. Patients' rows are not sent.",
+            _story(config),
             f"{OPEN} purpose of the study; controller, or joint controllers and their arrangement "
             "(Article 26); role of the coordinator, and contract if it is a processor (Article "
             "28); places of processing, and transfers out of the European Economic Area if any.",
         ]
     )
+
+
+def _story(config: RunConfig) -> str:
+    trains = (
+        "In each round, every hospital trains the same model on its own patients, inside its own "
+        "network, and sends the changed parameters to the coordinator, which averages them and "
+        "sends the average back. Patients' rows are not sent."
+    )
+    if config.synthesis is None:
+        return trains
+    makes = (
+        "Every hospital gives what synthetic patients are made of, described below; the rows of "
+        "its own patients are not sent."
+    )
+    return f"{trains} {makes}" if config.synthesis.trains else makes
 
 
 def _categories(facts: _Facts) -> str:
@@ -180,17 +193,22 @@ def _flows(facts: _Facts) -> str:
         if isinstance(moved.get("received"), int)
         else f"{OPEN} how much was sent; the run's folder does not say."
     )
+    trains = facts.config.synthesis is None or facts.config.synthesis.trains
+    updates = [
+        "Model parameters after training (an *update*), in every round, to the coordinator. "
+        "Updates are treated as personal data: they can reveal something about the patients "
+        "behind them.",
+        "Sums of each column over the training patients, once, for a common scale."
+        if facts.config.data.statistics == "federated"
+        else "No sums of columns: each hospital scales by its own.",
+    ]
     return "\n\n".join(
         [
             "### What leaves a hospital, to whom, for how long",
             _bullets(
                 [
-                    "Model parameters after training (an *update*), in every round, to the "
-                    "coordinator. Updates are treated as personal data: they can reveal something "
-                    "about the patients behind them.",
-                    "Sums of each column over the training patients, once, for a common scale."
-                    if facts.config.data.statistics == "federated"
-                    else "No sums of columns: each hospital scales by its own.",
+                    *(updates if trains else []),
+                    *_given_for_synthesis(facts.config),
                     "Numbers of patients, loss, and test figures with their intervals, unless the "
                     "hospital's site.yaml keeps figures back; figures of fewer patients than its "
                     "min_cohort do not leave.",
@@ -203,6 +221,33 @@ def _flows(facts: _Facts) -> str:
             "checkpoints and the run's folder; each hospital's retention_days.",
         ]
     )
+
+
+def _given_for_synthesis(config: RunConfig) -> Iterator[str]:
+    """Yield what leaves so that synthetic patients can be made."""
+    asked = config.synthesis
+    if asked is None:
+        return
+    if asked.asks_for_rows:
+        yield (
+            f"{asked.rows_per_site:,} synthetic rows, made at the hospital from its training "
+            "patients, once. They are treated as personal data: they tell something about the "
+            "patients behind them, the more the more rows leave. Each hospital counts them for "
+            "good and stops at its limits.synthetic_rows; classes of fewer than "
+            f"{asked.min_class_size} patients are left out."
+        )
+    elif asked.is_private:
+        yield (
+            "Sums over the training patients for a common copula, with noise that each hospital "
+            f"adds: epsilon {asked.epsilon:g}, delta {asked.delta:g} for each of its patients, "
+            "whatever is made of them afterwards."
+        )
+    else:
+        yield (
+            "Numbers of training patients in public intervals of each column, by outcome, and how "
+            "columns go together. Intervals of fewer patients than the hospital's min_cohort are "
+            "joined; extremes show between which limits they lie."
+        )
 
 
 def _necessity(facts: _Facts) -> str:

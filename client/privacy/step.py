@@ -14,7 +14,7 @@ patients, not by those who were drawn: their number is private.
 
 Opacus' `DPOptimizer` is the reference in the tests, not a part: it cannot clip per site in a stack,
 draws noise tensor by tensor from torch's generators only, keeps a half-summed batch when a chunk
-fails, and takes more than half of the time of a small step.
+fails, and makes the step of a small model take twice as long (tests/benchmarks/dp_cost.py).
 """
 
 import math

@@ -2,6 +2,7 @@
 
 from fedward.deploy.commands import (
     synth_evaluate,
+    synth_federated,
     synth_fit,
     synth_phantom,
     synth_sample,
@@ -12,8 +13,18 @@ from fedward.deploy.commands.parsing import Commands, add_group
 EXAMPLES = """\
   fedward synth fit patients.csv --label sepsis --out cohort.synth     learn a table
   fedward synth sample cohort.synth -n 1000 --out rows.csv             make rows like it
-  fedward synth evaluate rows.csv --model cohort.synth --data patients.csv --report report.html
-  fedward synth phantom --out phantoms                                 CT with known truth"""
+  fedward synth evaluate rows.csv --model cohort.synth --data patients.csv
+  fedward synth federated run.yaml          of many hospitals, from sums or from their rows
+  fedward synth study kde_knn               a paper's experiments, with controls
+  fedward synth phantom --out phantoms      CT with known truth"""
+_COMMANDS = (
+    synth_fit,
+    synth_sample,
+    synth_evaluate,
+    synth_federated,
+    synth_study,
+    synth_phantom,
+)
 
 
 def add(commands: Commands) -> None:
@@ -21,5 +32,5 @@ def add(commands: Commands) -> None:
     verbs = add_group(
         commands, "synth", about="cohorts of patients that do not exist", examples=EXAMPLES
     )
-    for command in (synth_fit, synth_sample, synth_evaluate, synth_study, synth_phantom):
+    for command in _COMMANDS:
         command.add(verbs)

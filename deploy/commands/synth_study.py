@@ -24,7 +24,10 @@ def add(verbs: Commands) -> None:
         help="override one key; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: runs/study-NAME; study.md, .json and .png"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: runs/study-NAME; goes on where it was interrupted",
     )
     parser.add_argument("--json", action="store_true", help="for scripts")
 
@@ -32,13 +35,19 @@ def add(verbs: Commands) -> None:
 def _study(args: argparse.Namespace) -> int:
     from fedward.simulations.papers.config import load_study
     from fedward.simulations.papers.picture import picture
-    from fedward.simulations.papers.report import as_json, as_markdown
+    from fedward.simulations.papers.report import append_result, as_json, as_markdown, read_results
     from fedward.simulations.papers.study import run_study
 
     config, base_dir = load_study(args.config, args.overrides)
     folder = args.out or Path("runs") / f"study-{config.name}"
     folder.mkdir(parents=True, exist_ok=True)
-    results = list(run_study(config, base_dir, say=_say))
+    made = folder / "results.jsonl"
+    known = read_results(made)
+    results = []
+    for result in run_study(config, base_dir, say=_say, known=known):
+        if result not in known:
+            append_result(made, result)
+        results.append(result)
     content = json.dumps(as_json(config, results), indent=1)
     page = as_markdown(config, results)
     (folder / "study.json").write_text(content + "\n")

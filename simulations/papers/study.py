@@ -5,8 +5,9 @@ arms are paired by seed, and intervals over seeds (Student's t) are of other dra
 hospitals' patients, which overlap: for new patients they are too narrow.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,20 @@ class Result:
     """Shares of rows and cells that cannot be, and distances to patients."""
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By number of rows that are given away."""
+    settings: str = ""
+    """What it follows from, as JSON: a result of the same settings is not made twice."""
 
 
-def run_study(config: StudyConfig, base_dir: Path, *, say: Say) -> Iterator[Result]:
+def run_study(
+    config: StudyConfig, base_dir: Path, *, say: Say, known: Sequence[Result] = ()
+) -> Iterator[Result]:
     """Yield the results as they come, seed by seed, arm by arm.
+
+    Args:
+        config: of the study.
+        base_dir: where relative paths start.
+        say: is told what is being done.
+        known: results of an earlier, perhaps interrupted, run; those of the same settings stay.
 
     Raises:
         FedwardError: patients or a method cannot be used.
@@ -62,8 +73,12 @@ def run_study(config: StudyConfig, base_dir: Path, *, say: Say) -> Iterator[Resu
     for seed in range(config.seed, config.seed + config.num_seeds):
         draw = patients.draw(seed)
         for arm in (*CONTROLS, *config.arms):
-            say(f"seed {seed}: {arm}")
-            yield _result(config, arm, draw, learners, seed)
+            settings = _settings(config, arm, seed)
+            found = next((one for one in known if one.settings == settings), None)
+            if found is None:
+                say(f"seed {seed}: {arm}")
+                found = replace(_result(config, arm, draw, learners, seed), settings=settings)
+            yield found
 
 
 def _result(
@@ -82,8 +97,28 @@ def _result(
         _mixing(config, arm, draw, table, seed),
         _acceptance(sampling),
         _soundness(draw, table, seed),
-        _attacks(config, model, draw, seed),
+        _attacks(config, model, draw, seed) if _is_attacked(config, arm, seed) else {},
     )
+
+
+def _settings(config: StudyConfig, arm: str, seed: int) -> str:
+    """Return all that a result depends on."""
+    mixing = config.mixing if config.mixing is not None and config.mixing.arm == arm else None
+    attacks = config.attacks if _is_attacked(config, arm, seed) else None
+    parts = {
+        "data": config.data,
+        "arm": config.arms.get(arm),
+        "mixing": mixing,
+        "attacks": attacks,
+    }
+    dumped = {name: one and one.model_dump(mode="json") for name, one in parts.items()}
+    others = {"arm": arm, "seed": seed, "rows": config.rows, "learners": config.learners}
+    return json.dumps([dumped, others], sort_keys=True)
+
+
+def _is_attacked(config: StudyConfig, arm: str, seed: int) -> bool:
+    is_made = arm not in CONTROLS
+    return is_made and config.attacks is not None and seed < config.seed + config.attacks.seeds
 
 
 def fitted(arm: ArmConfig, draw: Draw, seed: int) -> Synthesiser:
@@ -155,8 +190,7 @@ def _soundness(draw: Draw, table: pd.DataFrame, seed: int) -> dict[str, float | 
 def _attacks(
     config: StudyConfig, model: Synthesiser, draw: Draw, seed: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    if config.attacks is None or seed >= config.seed + config.attacks.seeds:
-        return {}
+    assert config.attacks is not None
     found = {}
     total = sum(config.rows.values())
     for released in config.attacks.released:

@@ -122,7 +122,8 @@ def _attributes(risks: Sequence[Risk]) -> Reason:
             f"{figure} ({attack}, {tries}); the limit is {two(RISK)}.",
         )
     more = len({risk.name for risk in over}) - 1
-    others = f" {counted(more, 'other attack')} are over the limit, too." if more else ""
+    verb = "is" if more == 1 else "are"
+    others = f" {counted(more, 'other attack')} {verb} over the limit, too." if more else ""
     return Reason(
         "attributes",
         "privacy",

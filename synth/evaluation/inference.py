@@ -1,6 +1,6 @@
 """Can one value of a patient be guessed from all the others, with the released rows at hand?
 
-After Giomi et al. 2023 (arXiv:2211.10459, section 3.4): the attacker knows every column of
+After Giomi et al. 2023 (arXiv:2211.10459): the attacker knows every column of
 a patient but the secret one, and guesses what the nearest released rows have there: their median
 or most frequent category. Each column is the secret once, the label too. A guess of a category
 must be equal, one of a number within 5 % of the range that nine tenths of the holdout have (the

@@ -1,6 +1,6 @@
 """Can the released rows join two halves of a patient's record?
 
-After Giomi et al. 2023 (arXiv:2211.10459, section 3.3): the attacker holds the released rows and
+After Giomi et al. 2023 (arXiv:2211.10459): the attacker holds the released rows and
 two other tables, one with some of a patient's columns, one with the rest. Two halves are linked
 where they have a released row in common among the k nearest to each. Columns are parted at random,
 differently for each quarter of the patients.

@@ -4,19 +4,20 @@ The attacker holds the released rows, further rows of the population (`reference
 row of the patient in question, class included; not the synthesiser, nor its draws. What is found
 is a lower bound of what can be found.
 
-`density` is the density ratio of DOMIAS (van Breugel et al. 2023, AISTATS, arXiv:2302.12580,
-eq. 2): a patient is the more likely a member the more released rows are around, compared with how
-many patients of the population are,
+`density` is the density ratio of DOMIAS (van Breugel et al. 2023, AISTATS, arXiv:2302.12580):
+a patient is the more likely a member the more released rows are around, compared with how many
+patients of the population are,
 
     score(x) = log p_synthetic(x) - log p_reference(x)
 
 with kernel densities within the patient's class. Bandwidths (ours) are multiples of the distance
 between neighbouring patients of the reference: 0.85 for the released rows and 2 for the reference,
-which is smoother because it has fewer rows. On PhysioNet 2019 they served within .03 AUC of
-a logistic regression that was shown other members' scores at many bandwidths.
+which is smoother because it has fewer rows. On PhysioNet 2019 they come close to a logistic
+regression on the densities at many bandwidths that was shown who the other members are.
 
 `density_gaps` is the same with the pattern of missing values as further coordinates; tried where
-released rows have gaps. Which tests were ordered for a patient is nearly a fingerprint.
+released rows have gaps. Which tests were ordered for a patient is nearly a fingerprint: patterns
+copied whole from members give them away even beside values that do not.
 
 `nearest` is minus the distance to the nearest released row.
 

@@ -92,7 +92,7 @@ def _share(nearer: npt.NDArray[np.bool_], patient: npt.NDArray[np.int64]) -> Met
 
     A patient may be the closest to many rows, and more rows do not make more patients. Wilson with
     the effective number of patients, (sum w)^2 / sum w^2 where w rows are closest to a patient
-    (Kish 1965, Survey Sampling, section 8.2).
+    (Kish 1965, Survey Sampling).
     """
     weight = np.bincount(patient).astype(np.float64)
     effective = float(weight.sum() ** 2 / (weight**2).sum())

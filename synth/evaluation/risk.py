@@ -157,7 +157,7 @@ def residual_risk(name: str, group: str, rates: Rates) -> Risk:
     """Return R (see above), cut to [0, 1], with the interval of a ratio of two proportions.
 
     The interval of (1 - a) / (1 - c) is MOVER's from the two Wilson intervals: Donner and Zou
-    2012, Statistical Methods in Medical Research 21:347-359, eq. 9. (The article takes a
+    2012, Statistical Methods in Medical Research 21:347-359. (The article takes a
     linear approximation, which is poor where an attack nearly always succeeds.)
 
     Args:

@@ -1,6 +1,6 @@
 """Can a predicate made from the released rows point at exactly one patient?
 
-After Giomi et al. 2023 (arXiv:2211.10459, section 3.2): the attacker holds the released rows only,
+After Giomi et al. 2023 (arXiv:2211.10459): the attacker holds the released rows only,
 and writes predicates that are true of exactly one of them, in the hope that there is exactly one
 such patient in the training table, too. A predicate is `univariate` (a column's smallest, largest
 or only value) or `multivariate` (a few columns, each on the far side of a released row's value as
@@ -108,7 +108,8 @@ def _rate(predicates: list[Predicate], table_NC: Values) -> Metric:
 
     Several predicates may point at one patient. Where w of them point at each, their number varies
     sum w^2 / sum w times as much as that of independent successes (a Poisson number of
-    clusters); Wilson's interval is of so many fewer predicates (ours, by Kish 1965, section 8.2).
+    clusters); Wilson's interval is of so many fewer predicates (ours, by Kish's design
+    effect).
     """
     if not predicates:
         return Metric(None, n=0, reason="no predicate is true of one released row")

@@ -24,6 +24,7 @@ limit, as of forty intervals one lies above 0 by chance.
 LOSS = 0.03
 """Largest loss of AUROC, TSTR against TRTR, that is called small."""
 CHANCE = 0.5
-"""AUROC of guessing. A cohort is useless where TSTR reaches down to it and TRTR does not."""
+"""AUROC of guessing. A cohort is useless where TSTR reaches down to it, TRTR does not, and the two
+differ clearly."""
 DETECTION = 0.9
 """AUROC from which rows are called easy to tell from patients: no reason against sharing."""

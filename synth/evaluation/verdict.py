@@ -168,7 +168,8 @@ def _usefulness(mean: Comparison) -> Reason:
     real = f"AUROC {_figure(mean.trtr)} when trained on the patients themselves"
     if mean.tstr.value is None or mean.tstr.low is None:
         return _reason("useless", "caution", "it is of no use", f"{trained}: {mean.tstr.reason}")
-    if mean.tstr.low <= CHANCE < mean.trtr.low:
+    is_clear = mean.difference.high is not None and mean.difference.high < 0
+    if mean.tstr.low <= CHANCE < mean.trtr.low and is_clear:
         return _reason(
             "useless",
             "caution",

@@ -60,6 +60,8 @@ class Synthesiser(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn has 
 
     holds_patients: ClassVar[bool] = True
     """Whether a fitted object contains rows of its training table, as they were or nearly."""
+    least_class_size: ClassVar[int] = 2
+    """Of `min_class_size`."""
     block_rows: ClassVar[int] = 4096
     """Candidates that are drawn at once; a part of what a seed means."""
 
@@ -183,8 +185,11 @@ class Synthesiser(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn has 
         Raises:
             ConfigError: one is out of range.
         """
-        if self.min_class_size < 2:
-            raise ConfigError(f"min_class_size: given {self.min_class_size}, expected 2 or more")
+        if self.min_class_size < self.least_class_size:
+            raise ConfigError(
+                f"min_class_size: given {self.min_class_size}, expected {self.least_class_size} or "
+                "more"
+            )
         if self.on_shortfall not in get_args(Shortfall):
             raise ConfigError(
                 f"on_shortfall: given {self.on_shortfall!r}, expected "

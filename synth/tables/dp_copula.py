@@ -80,6 +80,7 @@ class DPGaussianCopula(Synthesiser):
     """
 
     holds_patients: ClassVar[bool] = False
+    least_class_size: ClassVar[int] = 0
 
     def __init__(  # noqa: PLR0913 - parameters, as scikit-learn wants them
         self,
@@ -169,13 +170,13 @@ class DPGaussianCopula(Synthesiser):
         )
 
     def _check_parameters(self) -> None:
-        # A smallest class of 2, as elsewhere, would be a rule on exact counts.
+        super()._check_parameters()
         check_epsilon(self.epsilon)
         check_delta(self.delta)
         if not 0 <= self.bounds_share < 1:
             raise ConfigError(f"bounds_share: given {self.bounds_share:g}, expected 0 up to 1")
-        if self.min_class_size < 0:
-            raise ConfigError(f"min_class_size: given {self.min_class_size}, expected 0 or more")
+        if self.noise_seed is not None and self.noise_seed < 0:
+            raise ConfigError(f"noise_seed: given {self.noise_seed}, expected None, or 0 or more")
 
     def _without_bounds(self, columns: Columns) -> tuple[Column, ...]:
         """Return the numbers whose bounds must be bought.

@@ -2,7 +2,7 @@
 
 Each patient becomes a vector v of scores: the normal score of a number among all patients, the
 expected latent value of a category, likewise of a gap (missing or not), 0 where there is no value.
-Longer vectors are scaled down to the length R that an average one has. Then
+Vectors longer than R, about one of six, are scaled down to it. Then
 
 * *means*: the sum of v per class; one patient adds a vector of length R at most;
 * *correlation*: the sum of v v^T, its upper triangle with the diagonal divided by sqrt(2), which
@@ -78,8 +78,9 @@ class Scores:
 
     @property
     def bound(self) -> float:
-        """R: the root mean square length of a vector."""
-        return math.sqrt(max(float(self.known_D.sum()), _FEWEST))
+        """R: R^2 is the mean of |v|^2 and one standard deviation, of independent normal scores."""
+        mean = max(float(self.known_D.sum()), _FEWEST)
+        return math.sqrt(mean + math.sqrt(2 * mean))
 
     @property
     def spread_D(self) -> Floats:
@@ -225,7 +226,8 @@ def _known_together(moment_DD: Floats, scores: Scores, variance: float) -> Float
             both = p * q + phi * math.sqrt(p * (1 - p) * q * (1 - q))
             together_DD[column, other] = both
     # Noise must not blow up a correlation of columns that are rarely measured together.
-    return np.clip(together_DD, 0.3 * np.outer(known_D, known_D), least_DD)
+    kept_DD: Floats = np.clip(together_DD, 0.3 * np.outer(known_D, known_D), least_DD)
+    return kept_DD
 
 
 def _thresholded(found: Floats, variance: Floats) -> Floats:

@@ -44,6 +44,9 @@ _add = synthesisers.register
 _add("gaussian-copula")(
     Method("copula", "GaussianCopula", "margins and a correlation per class; the default")
 )
+_add("dp-gaussian-copula")(
+    Method("dp_copula", "DPGaussianCopula", "a copula with differential privacy per patient")
+)
 _add("class-gaussian")(
     Method("gaussian", "ClassGaussian", "one normal distribution per class; a baseline")
 )

@@ -19,6 +19,7 @@ from fedward.client.check import check_site
 from fedward.client.check_data import check_data, shown_cells
 from fedward.client.check_link import check_key, check_roster, check_server, clock
 from fedward.client.findings import Finding, exit_code
+from fedward.client.releases import Release, ReleaseLedger
 from fedward.common.deployment import make_request
 from fedward.common.keys import make_key
 from tests.client.clinic import clinic_frame
@@ -319,3 +320,19 @@ def test_data_decide_the_exit_code_before_the_rest() -> None:
     assert exit_code(findings[:2]) == 4
     assert exit_code(findings[:1]) == 2
     assert exit_code([Finding("data.x", "warn", "")]) == 0
+
+
+def test_how_many_synthetic_rows_have_left_is_shown_and_a_spent_budget_is_warned_of(
+    clinic: ClinicSite,
+) -> None:
+    assert named(check_site(clinic.site), "config.synthetic").text.startswith("no synthetic rows")
+    clinic.configure("  synthetic_rows: 50\n  synthetic_sums: true\n")
+    ledger = ReleaseLedger(clinic.database)
+    ledger.book(Release("west", "rows", "a", {}, 40, num_rows=30), run_key="r", limit=50)
+    found = named(check_site(clinic.site), "config.synthetic")
+    assert found.status == "ok"
+    assert "30 synthetic rows left this site, 20 of 50 may leave yet" in found.text
+    assert "may leave" in found.text.split(";")[1]
+    ledger.book(Release("west", "rows", "b", {}, 40, num_rows=20), run_key="r", limit=50)
+    assert named(check_site(clinic.site), "config.synthetic").status == "warn"
+    ledger.close()

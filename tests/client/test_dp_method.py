@@ -1,6 +1,7 @@
 """Which way of clipping suits a network, and what is refused before a patient is looked at."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_batch_normalisation_is_refused_with_the_key_to_change(norm: str) -> Non
 
 @pytest.mark.parametrize("name", ["basic-unet", "resnet3d", "small-cnn"])
 def test_so_is_that_of_networks_of_images(name: str) -> None:
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "basic-unet": {"features": [4, 4, 8, 8, 8, 4]},
         "resnet3d": {"depth": 10, "width": 4},
         "small-cnn": {"channels": [8, 4], "hidden": [8, 8]},
@@ -153,7 +154,9 @@ def test_half_precision_weights_are_refused() -> None:
 
 
 def test_a_network_without_a_trained_weight_is_refused() -> None:
-    model = Own(nn.Linear(5, 4), 4).requires_grad_(requires_grad=False)
+    model = Own(nn.Linear(5, 4), 4)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
     with pytest.raises(ConfigError, match="frozen"):
         method_for(model, cross_entropy, rows())
 

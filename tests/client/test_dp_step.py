@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -183,7 +184,7 @@ def opacus_round(
     """Train with Opacus' own clipping, scaling and torch's Adam; only the noise is handed in."""
     from opacus.optimizers import DPOptimizer
 
-    parameters = list(model.parameters())
+    parameters: list[Any] = list(model.parameters())  # Opacus hangs its own on to them
 
     class FlatNoise(DPOptimizer):  # type: ignore[misc] # it has no types
         def add_noise(self) -> None:

@@ -170,3 +170,51 @@ def test_a_plugin_that_was_changed_after_installation_is_refused(plugin: Path) -
     plugin.write_text("steal = True\n")
     with pytest.raises(RefusedError, match="changed after installation"):
         check(changed(RUN, "model.name=own_nets:Net"), with_plugin(hashed))
+
+
+SYNTHESIS: dict[str, Any] = {"method": "rows", "rows_per_site": 400}
+PRIVATE: dict[str, Any] = {
+    "method": "dp-copula", "rows_per_site": 400, "epsilon": 2.0, "delta": 1e-5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "limits", "told"),
+    [
+        (SYNTHESIS, [], r"lets no synthetic rows out \(limits.synthetic_rows\)"),
+        (SYNTHESIS, ["limits.synthetic_rows=1000"], "of the 1000 .* 300 are left"),
+        (SYNTHESIS, ["limits.synthetic_rows=1100"], None),
+        ({**SYNTHESIS, "method": "copula"}, ["limits.synthetic_rows=1100"], "lets none out"),
+        ({**SYNTHESIS, "method": "copula"}, ["limits.synthetic_sums=true"], None),
+        (PRIVATE, ["limits.synthetic_sums=true"], None),
+        (PRIVATE, ["limits.synthetic_sums=true", "limits.epsilon=2", "limits.delta=1e-5"], None),
+        (
+            PRIVATE,
+            ["limits.synthetic_sums=true", "limits.epsilon=1", "limits.delta=1e-5"],
+            "synthesis.epsilon: the run asks for 2, the site allows 1",
+        ),
+        (
+            {**SYNTHESIS, "method": "copula"},
+            ["limits.synthetic_sums=true", "limits.epsilon=1"],
+            "privacy.epsilon: the run does not say",
+        ),
+    ],
+)
+def test_what_a_run_asks_for_synthetic_rows_is_compared_with_the_sites_limits(
+    section: dict[str, Any], limits: list[str], told: str | None
+) -> None:
+    def look() -> None:
+        check_request(
+            RunRequest("anna", {**RUN, "synthesis": section}, SCHEMA, "2026-11-21T12:00:00+00:00"),
+            SiteConfig.model_validate(changed(SITE, *limits)),
+            num_patients=100,
+            payload_bytes=1000,
+            schema=CLINIC,
+            rows_released=700,
+        )
+
+    if told is None:
+        look()
+    else:
+        with pytest.raises(RefusedError, match=told):
+            look()

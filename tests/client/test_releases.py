@@ -50,14 +50,27 @@ def test_a_site_that_says_nothing_lets_no_row_out() -> None:
 
 def test_sums_of_a_run_leave_once_however_often_other_ones_are_asked_for() -> None:
     ledger = ReleaseLedger(None)
-    margins = Release("west", "margins", "a", {}, 40, epsilon=1.0, delta=1e-5)
+    margins = Release("west", "margins", "a", {}, 40)
     for _ in range(2):
         ledger.book(margins, run_key="one", limit=0)
     with pytest.raises(RefusedError, match="left already"):
         ledger.book(Release("west", "margins", "b", {}, 40), run_key="one", limit=0)
-    ledger.book(Release("west", "margins", "c", {}, 40, epsilon=2.0), run_key="two", limit=0)
-    assert ledger.spent("west") == (3.0, 1e-5)
+    ledger.book(Release("west", "margins", "c", {}, 40), run_key="two", limit=0)
     assert ledger.num_rows("west") == 0
+
+
+def test_a_new_release_is_paid_for_once_and_not_where_nobody_pays() -> None:
+    ledger, paid = ReleaseLedger(None), []
+    for _ in range(2):
+        ledger.book(rows("a", 5), run_key="one", limit=10, pay=lambda new: paid.append(new.name))
+    assert paid == ["a"]
+
+    def cannot(release: Release) -> None:
+        raise RefusedError("the budget is spent")
+
+    with pytest.raises(RefusedError, match="is spent"):
+        ledger.book(rows("b", 5), run_key="one", limit=10, pay=cannot)
+    assert ledger.num_rows("west") == 5
 
 
 @pytest.mark.parametrize(

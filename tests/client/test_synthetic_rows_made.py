@@ -132,6 +132,7 @@ def test_the_rows_follow_the_patients_and_not_the_other_class() -> None:
     ("own", "told"),
     [
         ({"name": "smote"}, "not for sharing"),
+        ({"name": "dp-gaussian-copula"}, "use synthesis.method: dp-copula"),
         ({"name": "kde-knm"}, "did you mean 'kde-knn'"),
         ({"name": "kde", "bandwith": 1.0}, "did you mean 'bandwidth'"),
         ({"name": "kde", "bandwidth": 0.1}, "copies of patients"),

@@ -26,7 +26,7 @@ def test_delta_adds_what_the_theorem_says() -> None:
     assert found == pytest.approx(0.25 + 2 * 2 * 0.01 * 0.5)
 
 
-@pytest.mark.parametrize("delta", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("delta", [0.0, 1e-6])
 def test_more_right_guesses_refute_more(delta: float) -> None:
     bounds = [
         epsilon_lower_bound(right, 100, num_canaries=500, delta=delta).epsilon_low
@@ -35,6 +35,11 @@ def test_more_right_guesses_refute_more(delta: float) -> None:
     assert bounds == sorted(bounds)
     assert bounds[0] == 0
     assert bounds[-1] > 2
+
+
+def test_a_delta_that_allows_to_publish_canaries_leaves_nothing_to_refute() -> None:
+    bound = epsilon_lower_bound(100, 100, num_canaries=500, delta=0.01)
+    assert bound.epsilon_low == 0
 
 
 def test_only_right_guesses_refute_as_much_as_can_be() -> None:
@@ -60,12 +65,11 @@ def test_randomised_response_is_seldom_refuted_and_nearly_reached() -> None:
     # The audit's own worst case: every answer is right with e^eps / (1 + e^eps).
     epsilon, rng = 2.0, np.random.default_rng(5)
     rights = rng.binomial(200, 1 / (1 + math.exp(-epsilon)), 400)
-    bounds = np.array(
-        [
-            epsilon_lower_bound(int(right), 200, num_canaries=200, delta=0).epsilon_low
-            for right in rights
-        ]
-    )
+    bound_of = {
+        right: epsilon_lower_bound(int(right), 200, num_canaries=200, delta=0).epsilon_low
+        for right in set(rights.tolist())
+    }
+    bounds = np.array([bound_of[right] for right in rights.tolist()])
     # 5 % of 400 at most; more than 36 would come up with probability 1e-4.
     assert (bounds > epsilon).sum() <= binom.ppf(1 - 1e-4, 400, 0.05)
     assert np.median(bounds) > 1.5

@@ -144,3 +144,31 @@ def test_the_command_writes_a_file_and_never_over_one(
     with pytest.raises(ConfigError, match="answers of yours"):
         run_command(str(folder), "--out", str(out))
     assert out.read_text() == "answers"
+
+
+@pytest.mark.parametrize(
+    ("section", "says", "trains"),
+    [
+        (None, "treated as personal data", True),
+        ({"method": "rows", "rows_per_site": 1200}, "1,200 synthetic rows", False),
+        ({"method": "filtered-rows", "rows_per_site": 50}, "50 synthetic rows", True),
+        ({"method": "copula", "rows_per_site": 50}, "min_cohort are joined", False),
+        (
+            {"method": "dp-copula", "rows_per_site": 50, "epsilon": 2.0, "delta": 1e-5},
+            "epsilon 2, delta 1e-05",
+            False,
+        ),
+    ],
+)
+def test_what_leaves_for_synthetic_patients_is_described(
+    tmp_path: Path, section: dict[str, Any] | None, says: str, *, trains: bool
+) -> None:
+    folder = deployed_run(tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    if section is not None:
+        config["synthesis"] = section
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    page = dpia(folder)
+    assert says in page
+    assert ("(an *update*)" in page) == trains
+    assert ("Every hospital gives what synthetic patients" in page) == (section is not None)
