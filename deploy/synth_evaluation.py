@@ -90,7 +90,7 @@ def _fitted(files: Files) -> _Patients:
             f"--data {files.data}: is not the file that the model was fitted on, so that members "
             "cannot be told from others"
         )
-    found = {
+    found: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in facts["table"]["view"].items()
     }

@@ -51,6 +51,7 @@ __all__ = [
     "GaussianCopula",
     "Sampling",
     "Synthesiser",
+    "TabularDiffusion",
     "detect",
     "load",
     "method_names",

@@ -85,7 +85,7 @@ def _result(
     config: StudyConfig, arm: str, draw: Draw, learners: tuple[Learner, ...], seed: int
 ) -> Result:
     if arm in CONTROLS:
-        weight = "balanced" if arm == WEIGHTED else None
+        weight: ClassWeight = "balanced" if arm == WEIGHTED else None
         return Result(arm, seed, _aurocs(draw, draw.train, learners, seed, weight))
     model = fitted(config.arms[arm], draw, seed)
     sampling = model.sampling(class_counts=_rows(draw.columns, config.rows), seed=seed)

@@ -13,9 +13,9 @@ synthesis (on PhysioNet 2019 they account for the whole gain of a linear SVM).
 TSTR and TRTR: Esteban, Hyland and Rätsch 2017, arXiv:1706.02633. Intervals: `areas.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from fedward.synth.evaluation.tables import Tables, TestName, missing_class
 from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
 
+Name = TypeVar("Name", bound=str)
 Arm = Literal["tstr", "trtr", "trtr_balanced"]
 Step = Callable[[float], None]
 """Called with the share that is done, 0 to 1."""
@@ -134,8 +135,8 @@ def why_no_utility(columns: Columns, tables: Tables) -> str | None:
 
 
 def trained_areas(
-    columns: Columns, table: pd.DataFrame, tests: dict[TestName, pd.DataFrame], training: Training
-) -> dict[TestName, Area]:
+    columns: Columns, table: pd.DataFrame, tests: Mapping[Name, pd.DataFrame], training: Training
+) -> dict[Name, Area]:
     """Return the AUROC on each table of patients of a learner that is trained on `table`.
 
     They are undefined where `table` lacks a class. Of more than `MAX_FIT_ROWS` rows that many
