@@ -70,12 +70,11 @@ class StackedTrainer(LocalTrainer):
             return
         started = time.perf_counter()
         paid = [self._begin_private(*job) for job in stackable]
-        rounds = [private for private in paid if private is not None]  # of all sites, or of none
         begun = [self._begin_watch(data) for _, _, data in stackable]
         watches = [watch for watch in begun if watch is not None]  # of all sites, or of none
         result = train_stacked(
             self.model,
-            [self._few_records(*job) for job in stackable],
+            [_patients(data, own) for (_, _, data), own in zip(stackable, paid, strict=True)],
             self._start(stackable),
             step=PlainStep(
                 self.task.loss_per_sample, self.optimizer, self._stacked_correction(stackable)
@@ -83,7 +82,7 @@ class StackedTrainer(LocalTrainer):
             sampler=self.sampler,
             rngs=[self._rng(site, instruction) for site, instruction, _ in stackable],
             watches=watches,
-            private=self._private_sites(stackable, rounds),
+            private=[PrivateSite(own.mechanism, own.noise) for own in paid if own is not None],
         )
         watched = [
             self._end_watch(site, instruction, watch)
@@ -184,18 +183,9 @@ class StackedTrainer(LocalTrainer):
             return None  # it is read again, and reported, when the site's own message is answered
         return site, instruction, data
 
-    def _private_sites(
-        self, jobs: Sequence[Job], rounds: Sequence[PrivateRound]
-    ) -> list[PrivateSite]:
-        if self.private is None:
-            return []
-        return [
-            PrivateSite(
-                private.mechanism,
-                self.private.noise(site.site_id, instruction.binding.round_number),
-            )
-            for (site, instruction, _), private in zip(jobs, rounds, strict=True)
-        ]
+
+def _patients(data: PatientDataset, private: PrivateRound | None) -> PatientDataset:
+    return data if private is None else private.patients
 
 
 def _columns_by_name(whole: ParameterSet) -> dict[str, npt.NDArray[np.int64]]:

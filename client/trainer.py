@@ -21,9 +21,6 @@ from fedward.client.cme import STORED, RoundWatch, Watch, figures_of, maps_of
 from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.precision import Execution
-from fedward.client.privacy.method import Method, method_for
-from fedward.client.privacy.sampling import capped
-from fedward.client.privacy.step import PrivateStep
 from fedward.client.privacy.training import STORED as SPENT
 from fedward.client.privacy.training import PrivateRound, PrivateTraining
 from fedward.client.report_form import PRIVACY
@@ -122,7 +119,6 @@ class LocalTrainer:
             self.sampler = self.private.sampler
         else:
             self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
-        self._method: Method | None = None
         # What stays at a site starts alike everywhere: as the model was initialised.
         self._initial = {
             name: tensor.clone()
@@ -215,8 +211,11 @@ class LocalTrainer:
         )
         patients, step = data.train, self._plain_step(loss, correction)
         if private is not None:
-            patients = self._few_records(site, instruction, patients)
-            step = self._private_step(site, instruction, loss, correction, private=private)
+            patients = private.patients
+            assert self.private is not None
+            step = self.private.step(
+                private, self.model, loss, optimizer=self.optimizer, correction=correction
+            )
         with self._seeded_dropout(site.site_id, number, purpose):
             result = train_locally(
                 self.model,
@@ -233,28 +232,6 @@ class LocalTrainer:
     def _plain_step(self, loss: Loss, correction: Correction | None) -> Step:
         return PlainStep(loss, self.optimizer, correction, execution=self.execution)
 
-    def _private_step(
-        self,
-        site: Site,
-        instruction: Instruction,
-        loss: Loss,
-        correction: Correction | None,
-        *,
-        private: PrivateRound,
-    ) -> Step:
-        assert self.private is not None
-        if self._method is None:
-            rows = site.data(instruction.statistics).train.rows
-            self._method = method_for(self.model, loss, dict(rows))
-        return PrivateStep(
-            loss,
-            self.optimizer,
-            correction,
-            method=self._method,
-            mechanism=private.mechanism,
-            noise=self.private.noise(site.site_id, instruction.binding.round_number),
-        )
-
     def _begin_private(
         self, site: Site, instruction: Instruction, data: PatientDataset
     ) -> PrivateRound | None:
@@ -266,23 +243,10 @@ class LocalTrainer:
         if self.private is None:
             return None
         before = self._remembered(site, instruction, SPENT)
-        private = self.private.begin(site.site_id, len(data), before)
+        number = instruction.binding.round_number
+        private = self.private.begin(site.site_id, number, data, before)
         self._remember(site, instruction, SPENT, {"spent": private.spent})
         return private
-
-    def _few_records(
-        self, site: Site, instruction: Instruction, data: PatientDataset
-    ) -> PatientDataset:
-        """Return the data with no more records of a patient than a private run uses."""
-        if self.private is None or self.private.max_records is None:
-            return data
-        rng = torch_generator(
-            self.settings.seed,
-            purpose="records",
-            site=site.site_id,
-            round_number=instruction.binding.round_number,
-        )
-        return capped(data, self.private.max_records, rng)
 
     def _begin_watch(self, data: PatientDataset) -> RoundWatch | None:
         """Return what looks at the layers during a round over `data`; None: nothing does."""

@@ -1,10 +1,13 @@
 """The keys of `run.yaml` under `privacy`: what a run promises to those whose records it uses."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from fedward.common.config.section import Section
+
+if TYPE_CHECKING:
+    from fedward.common.config.run import RunConfig
 
 _OF_DP_SGD = ("epsilon", "noise_multiplier", "delta", "max_grad_norm", "max_records")
 
@@ -45,3 +48,27 @@ class PrivacyConfig(Section):
             if getattr(self, key) is None:
                 raise ValueError(f"{key}: dp-sgd needs it; there is no default")
         return self
+
+
+def unaccounted(config: "RunConfig") -> str | None:
+    """Return what would use patients beside the accounted gradients; None: nothing does."""
+    local, stop = config.local, config.monitor.stop
+    plain = (local.precision, local.channels_last, local.compile) == ("float32", False, False)
+    rules = {
+        "data.statistics: means of patients are not accounted; use schema, the ranges of the "
+        "schema": config.data.statistics != "schema",
+        f"strategy.name: {config.strategy.name} uses the patients a second time, which is not "
+        "accounted; use fedavg, fedprox, scaffold or another": config.strategy.name
+        in ("ditto", "qfedavg"),
+        "monitor.stop: a plateau is seen in exact figures of patients; use saturation, or none": (
+            stop is not None and stop.rule == "plateau"
+        ),
+        "data.validation_fraction: the loss of validation patients is not accounted; leave it "
+        "out": config.data.validation_fraction > 0,
+        "synthesis: it has a budget of its own; train and make rows in two runs": (
+            config.synthesis is not None
+        ),
+        "local.precision: private gradients are computed in float32; leave out precision, "
+        "channels_last and compile": not plain,
+    }
+    return next((why for why, is_broken in rules.items() if is_broken), None)

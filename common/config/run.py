@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
 from fedward.common.config.monitor import MonitorConfig
-from fedward.common.config.privacy import PrivacyConfig
+from fedward.common.config.privacy import PrivacyConfig, unaccounted
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
 from fedward.common.config.synthesis import SynthesisConfig
 
@@ -261,7 +261,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _nothing_private_passes_by_the_account(self) -> "RunConfig":
         if self.is_private:
-            why = _unaccounted(self)
+            why = unaccounted(self)
             if why is not None:
                 raise ValueError(why)
         return self
@@ -305,27 +305,3 @@ class RunConfig(Section):
                 "cannot end a round early; use engine.name: ray, or leave the key out"
             )
         return self
-
-
-def _unaccounted(config: RunConfig) -> str | None:
-    """Return what would use patients beside the accounted gradients; None: nothing does."""
-    local, stop = config.local, config.monitor.stop
-    plain = (local.precision, local.channels_last, local.compile) == ("float32", False, False)
-    rules = {
-        "data.statistics: means of patients are not accounted; use schema, the ranges of the "
-        "schema": config.data.statistics != "schema",
-        f"strategy.name: {config.strategy.name} uses the patients a second time, which is not "
-        "accounted; use fedavg, fedprox, scaffold or another": config.strategy.name
-        in ("ditto", "qfedavg"),
-        "monitor.stop: a plateau is seen in exact figures of patients; use saturation, or none": (
-            stop is not None and stop.rule == "plateau"
-        ),
-        "data.validation_fraction: the loss of validation patients is not accounted; leave it "
-        "out": config.data.validation_fraction > 0,
-        "synthesis: it has a budget of its own; train and make rows in two runs": (
-            config.synthesis is not None
-        ),
-        "local.precision: private gradients are computed in float32; leave out precision, "
-        "channels_last and compile": not plain,
-    }
-    return next((why for why, is_broken in rules.items() if is_broken), None)
