@@ -130,13 +130,13 @@ def _headline(evaluation: Evaluation) -> tuple[str, str, str]:
         why = listed(shorts)
         return "no", "No. Do not share this cohort.", f"{why[0].upper()}{why[1:]}."
     if found.useful is False:
-        why = "Attacks found no patient in it, but models learn nothing from it."
+        why = "Attacks stay within the limits, but models learn nothing from it."
         return "useless", "It may be shared, but it is of no use.", why
     unsure = " Whether it is of use was not tested." if found.useful is None else ""
     return (
         "yes",
         "Yes. On this evidence it may be shared.",
-        f"No attack that was tried succeeded, and every row is possible.{unsure}",
+        f"All attacks that were tried stay within the limits, and every row is possible.{unsure}",
     )
 
 

@@ -100,6 +100,10 @@ def evaluate_privacy(  # noqa: PLR0913 - the tables that a trial is made of
         reference=reference,
         seed=seed,
     )
+    return _report(trial, seed, tuple(_cautions(trial, is_split=reference is None)))
+
+
+def _report(trial: Trial, seed: int, cautions: tuple[str, ...]) -> PrivacyReport:
     return PrivacyReport(
         num_members=len(trial.members),
         num_holdout=len(trial.holdout),
@@ -110,7 +114,7 @@ def evaluate_privacy(  # noqa: PLR0913 - the tables that a trial is made of
         linkability=linkability_risk(trial, numpy_generator(seed, purpose="linkability")),
         inference=inference_risks(trial, numpy_generator(seed, purpose="inference")),
         resemblance=resemblance(trial, numpy_generator(seed, purpose="resemblance")),
-        cautions=tuple(_cautions(trial, is_split=reference is None)),
+        cautions=cautions,
     )
 
 

@@ -56,6 +56,11 @@ _add("smote")(Method("smote", "SMOTE", "lines between patients; augmentation onl
 _add("diffusion")(
     Method("diffusion", "TabularDiffusion", "diffusion in torch, after TabDDPM's paper")
 )
+_add("sdv-gaussian-copula")(
+    Method("sdv_models", "SDVGaussianCopula", "SDV's; not open source (BUSL-1.1), for comparison")
+)
+_add("sdv-ctgan")(Method("sdv_models", "SDVCTGAN", "SDV's; not open source (BUSL-1.1)"))
+_add("sdv-tvae")(Method("sdv_models", "SDVTVAE", "SDV's; not open source (BUSL-1.1)"))
 
 
 def method_names() -> tuple[str, ...]:

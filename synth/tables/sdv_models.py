@@ -17,21 +17,20 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from fedward.common.errors import ConfigError
+from fedward.common.errors import ConfigError, ShortfallError
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.tables.schema import TableSchema
 from fedward.synth.tables.base import Synthesiser
-from fedward.synth.tables.checks import class_codes
 from fedward.synth.tables.columns import Columns
-from fedward.synth.tables.encoder import Form
-from fedward.synth.tables.reading import classes_of
+from fedward.synth.tables.encoder import Form, categories_of
 from fedward.synth.tables.rows import Bools, Candidates, Ints, Rows
-from fedward.synth.tables.sampling import Shortfall, ShortfallError
+from fedward.synth.tables.sampling import Shortfall
 
 TABLE = "rows"
 MAX_TRIES = 10
@@ -54,6 +53,7 @@ class _SDV(Synthesiser):
     """
 
     holds_patients: ClassVar[bool] = True
+    sdv_name: ClassVar[str]
 
     @property
     def form(self) -> Form:
@@ -61,30 +61,41 @@ class _SDV(Synthesiser):
         return Form(transform="none")
 
     @abstractmethod
-    def _new_model(self, metadata: Any) -> Any:
-        """Return SDV's synthesiser, which has learned nothing yet."""
+    def _settings(self) -> dict[str, Any]:
+        """Return what SDV's constructor is given."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.on_shortfall == "fill":
+            raise ConfigError(
+                "on_shortfall: 'fill' would add rows that came out with another class; use 'raise' "
+                "or 'warn'"
+            )
+        _part_of_sdv("single_table", self.sdv_name)
 
     def _fit_rows(self, rows: Rows, code_N: Ints, rng: np.random.Generator) -> None:
         frame = self.encoder_.decode(rows)
+        num_values = rows.values_NF.shape[1]
+        for place, column in enumerate(self.columns_.categorical):
+            # As text, whatever they are, so that SDV never takes them for numbers.
+            code = pd.Series(rows.codes_NC[:, place]).astype(str)
+            frame[column.name] = code.mask(rows.absent_NM[:, num_values + place])
         if self.columns_.label is not None:
-            frame[_LABEL] = classes_of(self.columns_, code_N).astype(str)
-        for column in self.columns_.categorical:
-            # As text, whatever they are, so that SDV never takes codes for numbers.
-            frame[column.name] = _texts(frame[column.name])
+            frame[_LABEL] = pd.Series(code_N).astype(str)
         with _own_randomness(int(rng.integers(2**31))):
-            self.model_ = self._new_model(_metadata(self.columns_))
+            new_model = _part_of_sdv("single_table", self.sdv_name)
+            self.model_ = new_model(_metadata(self.columns_), **self._settings())
             self.model_.fit({TABLE: frame})
 
     def _draw(self, code: int, size: int, rng: np.random.Generator) -> Candidates:
         frame = self._sampled(size, rng)
         is_class_N: Bools = np.ones(size, dtype=bool)
         if self.columns_.label is not None:
-            labels = frame.pop(_LABEL).map({str(one): one for one in self.columns_.classes})
-            table = frame.assign(**{self.columns_.label: labels})
-            is_class_N = class_codes(self.columns_, table) == code
+            is_class_N = (frame.pop(_LABEL) == str(code)).to_numpy(dtype=bool)
         for column in self.columns_.categorical:
-            known = {str(one): one for one in column.categories}
-            frame[column.name] = frame[column.name].map(known)
+            absent_N = frame[column.name].isna().to_numpy()
+            code_N: Ints = frame[column.name].fillna("0").to_numpy().astype(np.int64)
+            frame[column.name] = categories_of(column, code_N, absent_N)
         return _Labelled(self.encoder_.encode(frame), is_class_N=is_class_N)
 
     def _keep(self, code: int, drawn: Candidates) -> Bools:
@@ -123,6 +134,8 @@ class SDVGaussianCopula(_SDV):
             `gamma` or `gaussian_kde`.
     """
 
+    sdv_name: ClassVar[str] = "GaussianCopulaSynthesizer"
+
     def __init__(  # noqa: PLR0913 - parameters, as scikit-learn wants them
         self,
         columns: Columns | TableSchema | None = None,
@@ -140,16 +153,12 @@ class SDVGaussianCopula(_SDV):
         self.on_shortfall = on_shortfall
         self.seed = seed
 
-    def _new_model(self, metadata: Any) -> Any:
-        return _sdv("GaussianCopulaSynthesizer")(
-            metadata, default_distribution=self.default_distribution
-        )
+    def _settings(self) -> dict[str, Any]:
+        return {"default_distribution": self.default_distribution}
 
 
 class _Trained(_SDV):
     """SDV's networks, on the processor so that a seed gives the same rows."""
-
-    sdv_name: ClassVar[str]
 
     def __init__(  # noqa: PLR0913 - parameters, as scikit-learn wants them
         self,
@@ -171,19 +180,17 @@ class _Trained(_SDV):
         self.seed = seed
 
     def _check_parameters(self) -> None:
-        super()._check_parameters()
         if self.epochs < 1:
             raise ConfigError(f"epochs: given {self.epochs}, expected 1 or more")
         if self.batch_size < 10 or self.batch_size % 10:
             raise ConfigError(
-                f"batch_size: given {self.batch_size}, expected a multiple of 10, which CTGAN "
-                "judges together"
+                f"batch_size: given {self.batch_size}, expected a multiple of 10, since CTGAN "
+                "judges ten rows together"
             )
+        super()._check_parameters()
 
-    def _new_model(self, metadata: Any) -> Any:
-        return _sdv(self.sdv_name)(
-            metadata, epochs=self.epochs, batch_size=self.batch_size, enable_gpu=False
-        )
+    def _settings(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "batch_size": self.batch_size, "enable_gpu": False}
 
 
 class SDVCTGAN(_Trained):
@@ -210,28 +217,25 @@ class SDVTVAE(_Trained):
     sdv_name: ClassVar[str] = "TVAESynthesizer"
 
 
-def _sdv(name: str) -> Any:
-    """Return a class of `sdv.single_table`.
+def _part_of_sdv(module: str, name: str) -> Any:
+    """Return a class of SDV.
 
     Raises:
         ConfigError: SDV is not installed.
     """
     try:
-        from sdv import single_table
+        return getattr(import_module(f"sdv.{module}"), name)
     except ImportError:
         raise ConfigError(
             f"{name} is part of SDV, which is not installed. Its licence, BUSL-1.1, is no "
             "open-source licence; read it first: https://github.com/sdv-dev/SDV/blob/main/LICENSE. "
             "Then: pip install 'fedward[synth]'"
         ) from None
-    return getattr(single_table, name)
 
 
 def _metadata(columns: Columns) -> Any:
     """Return what SDV is told of the table."""
-    from sdv.metadata import Metadata
-
-    metadata = Metadata()
+    metadata = _part_of_sdv("metadata", "Metadata")()
     metadata.add_table(TABLE)
     for column in columns:
         kind = "numerical" if column.is_continuous else "categorical"
@@ -241,14 +245,9 @@ def _metadata(columns: Columns) -> Any:
     return metadata
 
 
-def _texts(cells: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return categories as text; missing ones stay missing."""
-    return cells.astype(object).map(str, na_action="ignore")
-
-
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """Seed numpy's and torch's global generators inside the block, and restore them: SDV draws there.
+    """Seed numpy's and torch's global generators inside the block, and restore them: SDV uses them.
 
     Its advice, such as to save the metadata, is not for the users of this package.
     """

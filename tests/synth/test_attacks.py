@@ -89,12 +89,12 @@ def test_a_distribution_of_few_parameters_is_at_little_risk(attack: Attack) -> N
 @each_attack
 def test_patients_swapped_for_others_are_at_no_risk(attack: Attack) -> None:
     leaks = 0
-    for seed in range(8):
+    for seed in range(6):
         rng = np.random.default_rng(100 + seed)
         synthetic = kernel_draws(population(100, rng), 200, rng, noise=0.2)
         leaks += attack(trial_of(population(100, rng), synthetic, rng), rng).is_leak
-    # 1 in 40 intervals lies above 0: more than 3 of 8 with a probability of 3e-5.
-    assert leaks <= 3
+    # 1 in 40 intervals lies above 0: more than 2 of 6 with a probability of 3e-4.
+    assert leaks <= 2
 
 
 @each_attack

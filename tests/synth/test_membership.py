@@ -39,16 +39,16 @@ def test_a_copy_of_the_training_rows_is_recognised_nearly_always() -> None:
 
 def test_patients_swapped_for_others_are_not_recognised() -> None:
     leaks, areas = 0, []
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(100 + seed)
         synthetic = kernel_draws(population(150, rng), 300, rng, noise=0.2)
         risk = figure(trial_of(population(150, rng), synthetic, rng), "density_auc")
         leaks += risk.is_leak
         areas.append(value(risk))
-    # 1 in 40 intervals lies above 0.5: more than 3 of 12 with a probability of 2e-4.
+    # 1 in 40 intervals lies above 0.5: more than 3 of 8 with a probability of 3e-5.
     assert leaks <= 3
-    # Standard error of the mean of 12 areas of 150 against 150: 0.0096.
-    assert np.mean(areas) == pytest.approx(0.5, abs=0.035)
+    # Standard error of the mean of 8 areas of 150 against 150: 0.012.
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.045)
 
 
 def test_a_distribution_of_few_parameters_fitted_on_many_rows_tells_little() -> None:
