@@ -24,7 +24,6 @@ from fedward.common.config.synthesis import SynthesisConfig
 from fedward.common.errors import RefusedError
 from fedward.common.records import PARAMETERS, SynthesisQuery, Vectors, vectors_hash
 from fedward.common.study import Study
-from fedward.common.tables.encode import local_statistics
 from fedward.common.tables.synthetic_rows import RowForm
 from fedward.common.tables.synthetic_sums import (
     FACTS,
@@ -165,7 +164,7 @@ class Synthesis:
         shared, _ = self.study.initial
         statistics = query.vectors.get(STATISTICS)
         if statistics is None:
-            statistics = local_statistics(table, self._task.fields)
+            statistics = self._task.statistics_of(table)
         model = self.study.new_model()
         shared.load(model, query.vectors[PARAMETERS])
         return ModelFilter.of(self._task, model, statistics, table)

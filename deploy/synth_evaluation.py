@@ -82,9 +82,7 @@ def _fitted(files: Files) -> _Patients:
         raise ConfigError("--model goes with --data; --train and --holdout stand without a model")
     facts = read_header(files.model)["facts"]
     if "table" not in facts:
-        raise ConfigError(
-            f"--model {files.model}: was not made by `fedward synth fit`"
-        )
+        raise ConfigError(f"--model {files.model}: was not made by `fedward synth fit`")
     if facts["table"]["sha256"] != file_hash(files.data):
         raise ConfigError(
             f"--data {files.data}: is not the file that the model was fitted on, so that members "

@@ -13,7 +13,6 @@ from fedward.client.store import SiteStore
 from fedward.client.trainer import LocalTrainer, TrainerSettings
 from fedward.common.errors import SiteDataError
 from fedward.common.records import PARAMETERS, Binding, Instruction
-from fedward.common.tables.encode import local_statistics
 from fedward.common.tables.table import Table
 from fedward.common.task import SiteData, Statistics
 from fedward.common.tasks.ehr_classification import EhrClassification
@@ -35,7 +34,7 @@ def tested_on_patients(table: Table, federation: Federation) -> dict[str, Any]:
         raise SiteDataError("the synthetic rows are of one class; no model can be trained on them")
     task = federation.task
     assert isinstance(task, EhrClassification), "the configuration allows no other"
-    statistics = local_statistics(table, task.fields)
+    statistics = task.statistics_of(table)
     rows = task.dataset(table, statistics, table.label)
     trainer = _trainer(federation)
     asked = Instruction(Binding(federation.run_key, 1, "", "", ""), {}, statistics=statistics)

@@ -13,8 +13,8 @@ Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1. Divided by the expecte
 patients, not by those who were drawn: their number is private.
 
 Opacus' `DPOptimizer` is the reference in the tests, not a part: it cannot clip per site in a stack,
-draws noise tensor by tensor from torch's generators only, and keeps a half-summed batch when a chunk
-fails. tests/benchmarks/dp_cost.py times the two beside each other.
+draws noise tensor by tensor from torch's generators only, and keeps a half-summed batch when a
+chunk fails. tests/benchmarks/dp_cost.py times the two beside each other.
 """
 
 import math

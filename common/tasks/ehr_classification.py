@@ -79,9 +79,11 @@ class EhrClassification:
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:
         """Return additive sums over the training rows (see `tables.encode`)."""
         table = self._usable(source)
-        training = table.take(~held_out_rows(table, split, site=source.site_id))
-        sums = local_statistics(training, self.fields)
-        return self._private.release("normalisation", sums)
+        return self.statistics_of(table.take(~held_out_rows(table, split, site=source.site_id)))
+
+    def statistics_of(self, training: Table) -> Statistics:
+        """Return additive sums over rows that are trained on, as far as they may be used."""
+        return self._private.release("normalisation", local_statistics(training, self.fields))
 
     def datasets(
         self, source: TableSource, split: Split, statistics: Statistics | None = None
@@ -96,8 +98,7 @@ class EhrClassification:
         held_out = held_out_rows(table, split, site=source.site_id)
         training, testing = table.take(~held_out), table.take(held_out)
         if statistics is None:
-            sums = local_statistics(training, self.fields)
-            statistics = self._private.release("normalisation", sums)
+            statistics = self.statistics_of(training)
         validation = None
         steers = steering_rows(training, self._validation_fraction, split, site=source.site_id)
         if steers is not None:

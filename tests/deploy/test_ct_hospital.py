@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort, runs_of
 from fedward.client.data.source import site_source
-from fedward.client.report_form import COUNTS, FIGURES
 from fedward.client.hospital import Hospital, open_hospital
+from fedward.client.report_form import COUNTS, FIGURES
 from fedward.client.retention import tidy_scans
 from fedward.client.suppression import suppress
 from fedward.common.config.consortium import load_consortium

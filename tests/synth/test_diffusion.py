@@ -31,7 +31,10 @@ COLUMNS = Columns(
     "died",
     (0, 1),
 )
-QUICK = {"num_updates": 20, "num_steps": 10, "hidden": (32, 32), "batch_size": 64}
+
+
+def quick(columns: Columns = COLUMNS) -> TabularDiffusion:
+    return TabularDiffusion(columns, num_updates=20, num_steps=10, hidden=(32, 32), batch_size=64)
 
 
 def patients(n: int = 600) -> pd.DataFrame:
@@ -119,18 +122,18 @@ def test_a_table_is_learned() -> None:
 
 
 def test_rows_keep_bounds_decimals_and_numbers_and_the_seed_gives_the_same_again() -> None:
-    model = TabularDiffusion(COLUMNS, **QUICK).fit(patients(120))
+    model = quick().fit(patients(120))
     made = model.sample(class_counts={0: 31, 1: 17}, seed=5)
     assert made["died"].value_counts().to_dict() == {0: 31, 1: 17}
     assert made["pressure"].between(0, 400).all()
     assert (made["pressure"] % 1 == 0).all()
     pd.testing.assert_frame_equal(made, model.sample(class_counts={0: 31, 1: 17}, seed=5))
-    again = TabularDiffusion(COLUMNS, **QUICK).fit(patients(120))
+    again = quick().fit(patients(120))
     pd.testing.assert_frame_equal(made, again.sample(class_counts={0: 31, 1: 17}, seed=5))
 
 
 def test_a_saved_model_makes_the_same_rows(tmp_path: Path) -> None:
-    model = TabularDiffusion(COLUMNS, **QUICK).fit(patients(120))
+    model = quick().fit(patients(120))
     model.save(tmp_path / "model.synth")
     read = TabularDiffusion.load(tmp_path / "model.synth")
     pd.testing.assert_frame_equal(read.sample(30, seed=2), model.sample(30, seed=2))
@@ -140,7 +143,7 @@ def test_a_table_of_numbers_alone_and_one_of_categories_alone_are_learned() -> N
     train = patients(120)
     for name in ("pressure", "sex"):
         columns = Columns((COLUMNS[name],), "died", (0, 1))
-        model = TabularDiffusion(columns, **QUICK).fit(train)
+        model = quick(columns).fit(train)
         assert len(model.sample(25, seed=1)) == 25
 
 
