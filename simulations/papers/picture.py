@@ -58,7 +58,7 @@ def _worth(axes: Axes, config: StudyConfig, by_arm: dict[str, list[Result]]) -> 
 
 
 def _leaks(axes: Axes, attacked: dict[str, list[Result]]) -> None:
-    _plain(axes, "AUC of the membership attack, worst class")
+    _plain(axes, "AUC of the membership attack, worst of classes and outliers")
     for place, (arm, results) in enumerate(attacked.items()):
         colour, mark, dash = line_style(place)
         points = []
