@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from fedward.client.audit import AuditTrail
 from fedward.client.data.read import table_from_frame
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.releases import Release, ReleaseLedger
+from fedward.client.resident import wire
 from fedward.common.errors import RefusedError, SiteDataError
-from fedward.common.records import Binding, arrays_of
+from fedward.common.records import SYNTHESIS_QUERY, Binding, SynthesisQuery, arrays_of
 from fedward.common.tables.synthetic_rows import VALUES, RowForm
 from fedward.synth.tables.columns import Columns
 from fedward.synth.tables.kde_knn import KDEKNN
@@ -69,6 +72,23 @@ def test_the_rows_that_were_asked_for_leave_with_receipt_report_and_budget() -> 
     assert BINDING.is_in(records["receipt"])
     told = json.loads(str(records.config_records["report"]["json"]))
     assert told == {"synthesis": {**REPORT, "rows_left": 60}}
+
+
+def test_question_and_rows_cross_the_socket_between_worker_and_runner_as_they_are() -> None:
+    query = SynthesisQuery(BINDING, "rows", {"parameters": np.ones(3, np.float32)})
+    asked = wire.Frame(SYNTHESIS_QUERY, query.to_records(), run=1, node=2, message_id="m")
+    for frame in (asked, wire.Frame(wire.REPLY, let_out(honest()))):
+        here, there = socket.socketpair()
+        with here, there:
+            sender = threading.Thread(target=wire.send_packed, args=(here, wire.pack(frame)))
+            sender.start()
+            came = wire.receive(there)
+            sender.join()
+        sent, found = arrays_of(frame.records), arrays_of(came.records)
+        assert list(found) == list(sent)
+        for name, array in sent.items():
+            np.testing.assert_array_equal(found[name].numpy(), array.numpy())
+            assert found[name].dtype == array.dtype
 
 
 def test_how_many_patients_there_are_is_not_said() -> None:
