@@ -39,7 +39,7 @@ def check_request(  # noqa: PLR0913 - the request, the rules, and four facts of 
         ConfigError: the site's own schema cannot be read.
     """
     try:
-        asked = run_config_from_dict(_without_privacy(request.config))
+        asked = run_config_from_dict(request.config)
     except ConfigError as error:
         raise RefusedError(f"the run's configuration cannot be used: {error}") from None
     own = schema or load_schema(site.data.schema_name)
@@ -163,9 +163,3 @@ def _rule(what: str, asked: float, limit: str, allowed: float) -> str:
 def _plain(value: float) -> str:
     """Return 4180010 in full, and 0.001 short."""
     return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def _without_privacy(config: Mapping[str, Any]) -> dict[str, Any]:
-    # Judged on its own: a site refuses by its limits even what its version cannot do yet.
-    known = "privacy" in RunConfig.model_fields
-    return {key: value for key, value in config.items() if known or key != "privacy"}

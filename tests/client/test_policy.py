@@ -99,28 +99,34 @@ def test_steps_count_as_epochs_over_the_sites_own_patients(steps: int, *, is_all
 
 
 @pytest.mark.parametrize(
-    "privacy",
+    ("privacy", "told"),
     [
-        None,
-        {"delta": 1e-6},
-        {"epsilon": 9.0, "delta": 1e-6},
-        {"epsilon": 3.0, "delta": 1e-2},
-        {"epsilon": True, "delta": 1e-6},
-        {"epsilon": float("nan"), "delta": 1e-6},
+        (None, "limits.epsilon"),
+        ({"noise_multiplier": 1.0, "delta": 1e-6}, "limits.epsilon"),
+        ({"epsilon": 9.0, "delta": 1e-6}, "limits.epsilon"),
+        ({"epsilon": 3.0, "delta": 1e-2}, "limits.delta"),
+        ({"epsilon": True, "delta": 1e-6}, "privacy.epsilon: given true"),
+        ({"epsilon": float("nan"), "delta": 1e-6}, "privacy.epsilon: given infinity"),
+        ({"epsilon": 3.0, "delta": 1e-6, "mode": "none"}, "privacy.epsilon: without effect"),
     ],
 )
 def test_a_site_with_a_privacy_budget_refuses_runs_without_one_that_fits(
-    privacy: dict[str, Any] | None,
+    privacy: dict[str, Any] | None, told: str
 ) -> None:
     site = changed(SITE, "limits.epsilon=8.0", "limits.delta=0.00001")
-    run = RUN if privacy is None else {**RUN, "privacy": privacy}
-    with pytest.raises(RefusedError, match=r"limits\.(epsilon|delta)"):
-        check(run, site)
+    with pytest.raises(RefusedError, match=told):
+        check(RUN if privacy is None else private(privacy), site)
 
 
 def test_a_run_within_the_privacy_budget_is_allowed() -> None:
     site = changed(SITE, "limits.epsilon=8.0", "limits.delta=0.00001")
-    check({**RUN, "privacy": {"epsilon": 8.0, "delta": 1e-5}}, site)
+    check(private({"epsilon": 8.0, "delta": 1e-5}), site)
+
+
+def private(privacy: dict[str, Any]) -> dict[str, Any]:
+    """Return the run with DP-SGD, which wants statistics that ask no patient."""
+    data = {**RUN["data"], "statistics": "schema"}
+    return {**RUN, "data": data, "privacy": {"mode": "dp-sgd", "max_grad_norm": 1.0, **privacy}}
 
 
 def test_a_run_with_another_schema_is_refused_by_the_keys_that_differ() -> None:
