@@ -16,6 +16,7 @@ from fedward.synth.tables.columns import Columns
 from tests.client.clinic import CLINIC, clinic_frame
 
 NAMES = CLINIC.class_names
+NARROW: dict[str, Any] = {"name": "kde", "bandwidth": 0.01}
 
 
 def clinic(num_rows: int = 120, *, died: int | None = None, seed: int = 0) -> Table:
@@ -88,7 +89,7 @@ def test_a_column_without_any_value_here_is_missing_in_every_row() -> None:
 
 def test_a_class_whose_rows_would_be_copies_is_withheld() -> None:
     config = SynthesisConfig(
-        method="rows", rows_per_site=60, synthesiser=SynthesiserConfig(name="kde", bandwidth=0.01)
+        method="rows", rows_per_site=60, synthesiser=SynthesiserConfig(**NARROW)
     )
     form = RowForm.of(config, CLINIC, None)
     with pytest.raises(RefusedError, match=COPIES):
