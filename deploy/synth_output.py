@@ -102,7 +102,11 @@ def _privacy(model: "Synthesiser") -> dict[str, Any]:
     claim: Callable[[], Any] | None = getattr(model, "privacy_claim", None)
     if claim is not None:
         found = claim()
-        return {"statement": str(found), **found.to_dict()}
+        statement = (
+            f"({found.epsilon:g}, {found.delta:g})-differential privacy; unit: {found.unit}; not "
+            f"covered: {found.not_covered[0]} ({len(found.not_covered)} limits in the .json)"
+        )
+        return {"statement": statement, **found.to_dict()}
     return {
         "statement": "no guarantee: these rows tell something about the patients behind them, the "
         "more the more rows are given away. Measure it: fedward synth evaluate"
