@@ -3,15 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedward.deploy.commands.parsing import Commands, add_command
-
-if TYPE_CHECKING:
-    from fedward.server.export import OnSite
+from fedward.deploy.progress import progress_bar
 
 EXAMPLES = """\
   fedward export latest --to tensorboard --out curves
@@ -42,7 +37,7 @@ def _export(args: argparse.Namespace) -> int:
     from fedward.simulations.simulate import find_run
 
     run = find_run(args.run, args.runs)
-    with _progress() as on_site:
+    with progress_bar("sites") as on_site:
         done = export_tensorboard(run, args.out, on_site=on_site)
     if args.json:
         answer = {
@@ -59,22 +54,3 @@ def _export(args: argparse.Namespace) -> int:
     print(f"{done.num_sites} sites, {done.num_scalars} values{maps}{few}", file=sys.stderr)
     print(done.folder)
     return 0
-
-
-@contextmanager
-def _progress() -> "Iterator[OnSite]":
-    """Show a bar on standard error where it is a terminal, and nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    with Progress(
-        "sites",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("sites", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
