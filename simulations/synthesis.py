@@ -32,7 +32,7 @@ from fedward.simulations.federation import Federation, build_worker, plan_of, ru
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.repetition import versions
 from fedward.simulations.simulate import new_folder, point_latest, write_config, write_json
-from fedward.simulations.synthetic_tables import SyntheticTables, tables_of, write_tables
+from fedward.simulations.synthetic_tables import SyntheticTables, claim_of, tables_of, write_tables
 from fedward.simulations.synthetic_training import tested_on_patients
 
 Say = Callable[[str], None]
@@ -147,6 +147,7 @@ def summarised(
         "synthesis": {
             **summary_of(given, config.synthesis),
             "rows": len(tables.pooled),
+            **claim_of(tables),
             "trained_on_rows_tested_on_patients": utility,
         },
     }, tables

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from fedward.synth.tables.dp_copula import DPGaussianCopula, class_latents
 from fedward.synth.tables.encoder import codes_of, public_encoder
 from fedward.synth.tables.table_frame import frame_of
 
-FOLDER, POOLED = "synthetic", "pooled"
+FOLDER, POOLED, COPULA = "synthetic", "pooled", "copula.synth"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class SyntheticTables:
     pooled: Table
     by_site: Mapping[str, Table]
     """Of each site that gave rows; empty for a copula."""
+    private: DPGaussianCopula | None = None
+    """The copula that they were drawn from, where it promises something."""
 
 
 def study_of_run(folder: Path) -> Study:
@@ -96,7 +99,8 @@ def tables_of(
         class_counts=_class_counts(config, task.schema.class_names, sizes, num_rows),
         seed=seed_for(study.seed if seed is None else seed, purpose="synthetic-rows"),
     )
-    return SyntheticTables(_table(frame, Columns.of_schema(task.schema, features)), {})
+    pooled = _table(frame, Columns.of_schema(task.schema, features))
+    return SyntheticTables(pooled, {}, model if isinstance(model, DPGaussianCopula) else None)
 
 
 def copula_of(given: Given, study: Study) -> tuple[Synthesiser, dict[int, float]]:
@@ -111,7 +115,8 @@ def copula_of(given: Given, study: Study) -> tuple[Synthesiser, dict[int, float]
     columns = Columns.of_schema(task.schema, study.config.data.features)
     form = form_of(config, task.schema, study.config.data.features)
     if isinstance(form, QueryForm):
-        model: Synthesiser = private_copula(given, config, form, columns)
+        seed = study.seed if study.config.data.is_simulated else None
+        model: Synthesiser = private_copula(given, config, form, columns, noise_seed=seed)
         counted = dict(enumerate(map(float, model.class_sizes_)))
     else:
         assert isinstance(form, SumsForm)
@@ -128,17 +133,32 @@ def copula_of(given: Given, study: Study) -> tuple[Synthesiser, dict[int, float]
 
 
 def private_copula(
-    given: Given, config: SynthesisConfig, form: QueryForm, columns: Columns
+    given: Given,
+    config: SynthesisConfig,
+    form: QueryForm,
+    columns: Columns,
+    *,
+    noise_seed: int | None,
 ) -> DPGaussianCopula:
     """Return the copula of all sites' noised answers; it can be saved, and says what it promises.
 
     Its claim is that of each site for its own patients.
+
+    Args:
+        given: all answers, added up.
+        config: of the run.
+        form: of the answers.
+        columns: of the run's table.
+        noise_seed: of a simulation, whose noise promises nothing; None: of hospitals, each of
+            which has a key of its own.
     """
     assert config.epsilon is not None
     assert config.delta is not None
     queries = NoisedQueries(form, columns, config.epsilon, config.delta)
     learned = queries.learned(given.summed)
-    model = DPGaussianCopula(columns, epsilon=config.epsilon, delta=config.delta)
+    model = DPGaussianCopula(
+        columns, epsilon=config.epsilon, delta=config.delta, noise_seed=noise_seed
+    )
     model.columns_ = replace(columns, positive_above=None)
     model.encoder_ = public_encoder(model.columns_, model.form)
     model.class_sizes_ = tuple(int(size) for size in np.rint(learned.size_C))
@@ -149,6 +169,8 @@ def private_copula(
 
 def write_tables(tables: SyntheticTables, study: Study, folder: Path, *, ending: str) -> list[Path]:
     """Write the tables to `folder`/synthetic and return the files, the pooled one first.
+
+    A copula that promises something is written beside them: `fedward synth sample` draws from it.
 
     Args:
         tables: to write.
@@ -172,9 +194,22 @@ def write_tables(tables: SyntheticTables, study: Study, folder: Path, *, ending:
             else:
                 frame.to_csv(path, index=False)
             files.append(path)
+        if tables.private is not None:
+            files.append(place / COPULA)
+            tables.private.save(files[-1])
     except OSError as error:
         raise StorageError(f"{place}: cannot be written ({error.strerror})") from error
     return files
+
+
+def claim_of(tables: SyntheticTables) -> dict[str, Any]:
+    """Return what the summary says of what patients are promised; nothing where it is nothing."""
+    if tables.private is None:
+        return {}
+    claim = tables.private.privacy_claim()
+    if not claim.is_reproducible:
+        claim = replace(claim, noise="SHAKE-256 under a key that never leaves the hospital")
+    return {"claim": claim.to_dict()}
 
 
 def frame_for_file(table: Table, study: Study) -> pd.DataFrame:

@@ -101,7 +101,12 @@ def _from_run(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from fedward.common.errors import ConfigError
     from fedward.server.given_files import read_given
     from fedward.simulations.simulate import find_run
-    from fedward.simulations.synthetic_tables import study_of_run, tables_of, write_tables
+    from fedward.simulations.synthetic_tables import (
+        claim_of,
+        study_of_run,
+        tables_of,
+        write_tables,
+    )
 
     folder = find_run(args.run, args.out)
     study = study_of_run(folder)
@@ -113,7 +118,8 @@ def _from_run(args: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     summary_file = folder / "summary.json"
     summary = json.loads(summary_file.read_text("utf-8")) if summary_file.exists() else {}
     summary["files"] = [str(path.relative_to(folder)) for path in files]
-    summary["synthesis"] = {**summary.get("synthesis", {}), "rows": len(tables.pooled)}
+    made = {"rows": len(tables.pooled), **claim_of(tables)}
+    summary["synthesis"] = {**summary.get("synthesis", {}), **made}
     return summary, folder
 
 
@@ -122,6 +128,8 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     claim = ""
     if synthesis.get("epsilon") is not None:
         claim = f", (epsilon, delta) = ({synthesis['epsilon']:g}, {synthesis['delta']:g}) each site"
+        if synthesis["claim"]["is_reproducible"]:
+            claim += " as if its noise were secret, which a simulation's is not"
     print(f"{synthesis.get('method')}: {synthesis['rows']} rows{claim}")
     utility = synthesis.get("trained_on_rows_tested_on_patients", {})
     for site, found in utility.get("sites", {}).items():

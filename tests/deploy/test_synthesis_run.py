@@ -27,7 +27,7 @@ from fedward.common.tables.synthetic_rows import LABEL, VALUES
 from fedward.server.deployed import Coordinator, run_request
 from fedward.server.given_files import read_given
 from fedward.server.history import read_history
-from fedward.simulations.synthetic_tables import study_of_run, tables_of, write_tables
+from fedward.simulations.synthetic_tables import claim_of, study_of_run, tables_of, write_tables
 from tests.deploy.heart import (
     SITE_YAML,
     SITES,
@@ -228,6 +228,11 @@ def test_noised_sums_are_paid_for_out_of_one_budget_over_all_runs(
     run(made, heart_disease(*PRIVATE), tmp_path / "one")
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert (summary["synthesis"]["epsilon"], summary["synthesis"]["delta"]) == (2.0, 1e-4)
+    given, study = read_given(tmp_path / "one"), study_of_run(tmp_path / "one")
+    assert given is not None
+    claim = claim_of(tables_of(given, study))["claim"]
+    assert (claim["epsilon"], claim["is_reproducible"]) == (2.0, False)
+    assert "SHAKE-256" in claim["noise"]
     with pytest.raises(QuorumLostError, match="its privacy budget is spent"):
         run(made, heart_disease(*PRIVATE, "seed=2"), tmp_path / "two")
     with pytest.raises(QuorumLostError, match=r"synthesis.epsilon: .* allows 3 \(limits.epsilon\)"):
