@@ -68,6 +68,17 @@ def test_a_mechanism_that_learns_from_nobody_is_never_refuted(
     assert not audit_copula(0.5, DELTA, seed=0).is_refuted
 
 
+def test_a_claim_above_what_the_guesses_can_show_is_not_refuted_even_without_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # All 80 guesses right: q^80 = 0.05, log(q / (1 - q)) = 3.27, a little less with delta.
+    less_noise(monkeypatch, 0.0)
+    audit = audit_copula(5.0, DELTA, seed=0)
+    assert audit.bound.num_correct == audit.bound.num_guesses == 80
+    assert 3.2 < audit.bound.epsilon_low < 3.27
+    assert not audit.is_refuted
+
+
 @pytest.mark.slow
 def test_bounds_grow_with_the_budget() -> None:
     # Means of ten audits; their standard error is below 0.25.
