@@ -21,7 +21,7 @@ import numpy.typing as npt
 from flwr.app import RecordDict
 
 from fedward.client.releases import Release, ReleaseLedger
-from fedward.client.report_form import CME, COUNTS, check_report
+from fedward.client.report_form import CLIPPED, CME, COUNTS, PRIVACY, check_report
 from fedward.client.suppression import Family, suppress, suppress_sums
 from fedward.client.synthesis_report import SYNTHESIS
 from fedward.common.chain import Head
@@ -39,6 +39,7 @@ from fedward.common.vectors import vector_hash
 
 Mask = Callable[[Vectors], Vectors]
 Pay = Callable[[Release, Binding], None]
+Clear = Callable[[Binding], None]
 
 MARGIN_BYTES = 64 * 1024
 MARGIN_SHARE = 1.05
@@ -83,6 +84,7 @@ class Gate:
         log: gets names, forms, sizes and hashes, never values; None in simulations.
         releases: where synthetic rows are counted; None: in memory.
         pay: takes the cost of a noised sum out of the patients' privacy budget.
+        clear: of a private run, raises where a result was not paid for; None: it need not be.
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class Gate:
         log: Log | None = None,
         releases: ReleaseLedger | None = None,
         pay: Pay = lambda release, binding: None,
+        clear: Clear | None = None,
     ) -> None:
         self.rules = rules or EgressRules()
         self._log = log
         self._releases = releases or ReleaseLedger(None)
         self._pay = pay
+        self._clear = clear
 
     def let_out(
         self,
@@ -130,6 +134,10 @@ class Gate:
                 synthesis = passed.report.get(SYNTHESIS, {})
                 told = {**synthesis, "rows_left": book()}
                 passed = replace(passed, report={**passed.report, SYNTHESIS: told})
+            if self._clear is not None and (
+                PARAMETERS in passed.vectors or PRIVACY in passed.report
+            ):
+                self._clear(instruction.binding)
         except FedwardError as error:
             self._note("refused", instruction, asked=loss_name, why=str(error))
             raise
@@ -308,6 +316,13 @@ def _check_vectors(update: Update, instruction: Instruction) -> None:
                 f"training gave NaN or infinite values in {name}; nothing is sent. "
                 "Try a smaller local.learning_rate"
             )
+
+
+def _check_private(report: Mapping[str, Any]) -> None:
+    if CLIPPED in report.get(PRIVACY, {}):
+        raise SiteDataError(
+            f"report.{PRIVACY}.{CLIPPED} is an exact figure of patients; nothing is sent"
+        )
 
 
 def _distance(new: npt.NDArray[Any], old: npt.NDArray[Any]) -> float:

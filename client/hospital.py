@@ -24,7 +24,7 @@ from fedward.client.audit import AuditTrail
 from fedward.client.cohort import hash_patients, read_salt, record_cohort
 from fedward.client.data.source import HospitalSource, site_source
 from fedward.client.database import maps_folder
-from fedward.client.egress import EgressRules, Gate, Pay
+from fedward.client.egress import EgressRules, Gate
 from fedward.client.keyed_source import KeyedSource
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
@@ -50,6 +50,7 @@ from fedward.common.task import SiteData, Statistics
 from fedward.common.tasks.ehr_classification import EhrClassification
 
 if TYPE_CHECKING:
+    from fedward.client.privacy.account import SiteAccount
     from fedward.client.synthesis import Synthesis
 
 KINDS: tuple[Kind, ...] = ("federated", "local")
@@ -130,7 +131,7 @@ class Hospital:
         desk = self._desk_for(message, request)
         num_vectors = 2 if desk.study.strategy.name == "scaffold" else 1
         self._check(request, desk.study, payload_bytes=4 * desk.num_parameters * num_vectors)
-        self._keep_anchor(message)
+        self._keep_anchor(message, is_private=desk.study.config.is_private)
         binding = read_binding(message)
         if message.metadata.message_type == CONSENT_QUERY:
             return RecordDict({"receipt": binding.to_record()})
@@ -231,11 +232,12 @@ class Hospital:
         model = study.new_model()
         shared = study.shared_of(model)
         settings = TrainerSettings.of(study, maps=maps_folder(self.database) / study.run_key)
-        trainer = LocalTrainer(study.task, model.to(self.device), shared, settings)
         place = self._place(study)
         source = self._source(study.config.data.image)
         hashes = hash_patients(source.patient_ids(), self._salt)
-        gate = Gate(self._rules, self.trail, self._releases, self._pay(study, hashes))
+        account = self._account(study, hashes)
+        trainer = LocalTrainer(study.task, model.to(self.device), shared, settings, account=account)
+        gate = self._gate(study, account)
         app = make_client_app(lambda context: place, trainer, gate, self._synthesis(study))
         record_cohort(self.database, study.run_key, hashes)
         self.trail.append(
@@ -263,17 +265,17 @@ class Hospital:
 
         return Site(self.site.config.site, read, sums, self._store, training)
 
-    def _pay(self, study: Study, hashes: list[str]) -> Pay:
-        """Return what takes noised sums out of the patients' budget."""
-        config = self.site.config
-        if study.config.synthesis is None or not study.config.synthesis.is_private:
-            return lambda release, binding: None
-        # Opacus: seconds.
+    def _account(self, study: Study, hashes: list[str]) -> "SiteAccount | None":
+        """Return what a run pays from that has a privacy budget; None: it has none."""
+        synthesis = study.config.synthesis
+        if not study.config.is_private and (synthesis is None or not synthesis.is_private):
+            return None
+        from fedward.client.privacy.account import SiteAccount
         from fedward.client.privacy.data_set import DataSet
         from fedward.client.privacy.entries import Budget
         from fedward.client.privacy.ledger import PrivacyLedger
-        from fedward.client.privacy.noised_release import pay_for
 
+        config = self.site.config
         ledger = PrivacyLedger(
             self.database,
             site=config.site,
@@ -281,7 +283,17 @@ class Hospital:
             trail=self.trail,
         )
         data = DataSet.of(config.site, hashes, self._salt)
-        return partial(pay_for, config=study.config, ledger=ledger, data=data)
+        return SiteAccount(ledger, data, study=study.config.name)
+
+    def _gate(self, study: Study, account: "SiteAccount | None") -> Gate:
+        """Return the gate of a run: what it must have paid for leaves only then."""
+        if account is None:
+            return Gate(self._rules, self.trail, self._releases)
+        from fedward.client.privacy.noised_release import pay_for
+
+        pay = partial(pay_for, config=study.config, ledger=account.ledger, data=account.data)
+        clear = account.release if study.config.is_private else None
+        return Gate(self._rules, self.trail, self._releases, pay, clear)
 
     def _synthesis(self, study: Study) -> "Synthesis | None":
         """Return what answers for a run that makes synthetic rows."""
@@ -296,8 +308,12 @@ class Hospital:
         except ConfigError as error:
             raise RefusedError(f"the run's configuration cannot be used: {error}") from error
 
-    def _keep_anchor(self, message: Message) -> None:
-        """Keep the head of our log that the coordinator has signed; a wrong one is written down."""
+    def _keep_anchor(self, message: Message, *, is_private: bool) -> None:
+        """Keep the head of our log that the coordinator has signed; a wrong one is written down.
+
+        Raises:
+            RefusedError: it is wrong, so that entries of the privacy ledger may be missing too.
+        """
         record = message.content.get(ANCHOR)
         if not isinstance(record, ConfigRecord):
             return
@@ -314,6 +330,12 @@ class Hospital:
         except FedwardError as error:
             log.warning("%s", error)
             self.trail.append("anchor does not fit", why=str(error))
+            if is_private:
+                raise RefusedError(
+                    "the site's log is not the one that the coordinator has signed; what was "
+                    "spent on the patients is not known for sure, so nothing is trained with "
+                    "differential privacy (fedward audit verify, at the site)"
+                ) from error
 
     def _receive_model(self, message: Message) -> RecordDict:
         receipt = self._models.receive(message.content, model_key=self.kit.roster.model_key)

@@ -13,11 +13,15 @@ from fedward.common.errors import SiteDataError
 from fedward.common.monitoring import telemetry
 
 PRIVACY = "privacy"
+CLIPPED = "clipped"
+"""In `PRIVACY`: the share of gradients that were clipped, which only a simulation tells."""
 COUNTS = frozenset({"num_examples", "seconds", "num_steps", PRIVACY})
 CME = "cme"
 VALIDATION = "validation"
 FIGURES = frozenset({"metrics", "calibration", "subgroups", VALIDATION, CME, SYNTHESIS})
-SPENT = frozenset({"epsilon", "delta", "noise_multiplier", "sample_rate"})
+SPENT = frozenset(
+    {"epsilon", "delta", "noise_multiplier", "sample_rate", "signal_to_noise", CLIPPED}
+)
 MAX_NAME = 100
 MAX_REASON = 200
 _FIGURE_KEYS = frozenset({"value", "low", "high", "n", "reason"})

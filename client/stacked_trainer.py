@@ -37,7 +37,7 @@ from fedward.common.records import (
 )
 from fedward.common.task import PatientDataset, Task
 
-Job = tuple[Site, Instruction, PatientDataset]
+Job = tuple[Site, Instruction, PatientDataset, PrivateRound | None]
 Floats = npt.NDArray[np.float32]
 
 
@@ -69,27 +69,31 @@ class StackedTrainer(LocalTrainer):
         if len(stackable) < 2:
             return
         started = time.perf_counter()
-        paid = [self._begin_private(*job) for job in stackable]
-        begun = [self._begin_watch(data) for _, _, data in stackable]
+        paid = [private for *_, private in stackable]
+        begun = [self._begin_watch(data) for _, _, data, _ in stackable]
         watches = [watch for watch in begun if watch is not None]  # of all sites, or of none
         result = train_stacked(
             self.model,
-            [_patients(data, own) for (_, _, data), own in zip(stackable, paid, strict=True)],
+            [data if own is None else own.patients for _, _, data, own in stackable],
             self._start(stackable),
             step=PlainStep(
                 self.task.loss_per_sample, self.optimizer, self._stacked_correction(stackable)
             ),
             sampler=self.sampler,
-            rngs=[self._rng(site, instruction) for site, instruction, _ in stackable],
+            rngs=[self._rng(site, instruction) for site, instruction, *_ in stackable],
             watches=watches,
             private=[PrivateSite(own.mechanism, own.noise) for own in paid if own is not None],
         )
         watched = [
             self._end_watch(site, instruction, watch)
-            for (site, instruction, _), watch in zip(stackable, begun, strict=True)
+            for (site, instruction, *_), watch in zip(stackable, begun, strict=True)
         ]
         seconds = (time.perf_counter() - started) / len(stackable)
-        told = [{} if private is None else {PRIVACY: private.report} for private in paid]
+        tallies = result.tallies or [{}] * len(paid)
+        told = [
+            {} if private is None else {PRIVACY: private.told(seen)}
+            for private, seen in zip(paid, tallies, strict=True)
+        ]
         self._hand_out(
             stackable,
             result,
@@ -104,11 +108,11 @@ class StackedTrainer(LocalTrainer):
     def _start(self, jobs: Sequence[Job]) -> Floats:
         """Return the starting weights: one vector for all sites, or one row for each."""
         first = jobs[0][1].vectors[PARAMETERS]
-        same = all(instruction.vectors[PARAMETERS] is first for _, instruction, _ in jobs)
+        same = all(instruction.vectors[PARAMETERS] is first for _, instruction, *_ in jobs)
         if same and not self._initial and self._is_whole:
             return first
         start_SD = np.tile(self._initial_vector, (len(jobs), 1))
-        for row, (site, instruction, _) in zip(start_SD, jobs, strict=True):
+        for row, (site, instruction, *_) in zip(start_SD, jobs, strict=True):
             local = self._remembered(site, instruction, "local") if self._initial else None
             if local is not None:
                 for name, columns in self._local_columns.items():
@@ -136,7 +140,7 @@ class StackedTrainer(LocalTrainer):
             return fedprox(self.shared, received, mu=float(mu))
         if CONTROL in instruction.vectors:
             control = np.stack([job[1].vectors[CONTROL] for job in jobs])
-            own = np.stack([self._site_control(site, asked) for site, asked, _ in jobs])
+            own = np.stack([self._site_control(site, asked) for site, asked, *_ in jobs])
             return scaffold(self.shared, control, own)
         return None
 
@@ -155,7 +159,7 @@ class StackedTrainer(LocalTrainer):
         shared_SD = result.vectors_SD
         if not self._is_whole:
             shared_SD = shared_SD[:, self._shared_columns]
-        for row, (site, instruction, data) in enumerate(jobs):
+        for row, (site, instruction, data, _) in enumerate(jobs):
             found = result.results[row]
             vectors = {PARAMETERS: shared_SD[row]}
             if CONTROL in instruction.vectors:
@@ -178,14 +182,10 @@ class StackedTrainer(LocalTrainer):
             return None
         try:
             data = site.data(instruction.statistics).train
-            self._begin_private(site, instruction, data)  # a budget that is spent is told here
+            private = self._begin_private(site, instruction, data)
         except (FedwardError, OSError):
             return None  # it is read again, and reported, when the site's own message is answered
-        return site, instruction, data
-
-
-def _patients(data: PatientDataset, private: PrivateRound | None) -> PatientDataset:
-    return data if private is None else private.patients
+        return site, instruction, data, private
 
 
 def _columns_by_name(whole: ParameterSet) -> dict[str, npt.NDArray[np.int64]]:

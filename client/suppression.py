@@ -217,8 +217,9 @@ def _clear(
     count = _count(figures)
     for name, figure in figures.items():
         undefined = figure["value"] is None and figure.get("reason") not in SAFE_REASONS
-        of_masks = is_mask_figure(name)
-        fits = shown and _n(figure) >= k and (with_classes or of_masks or name in CLASSLESS)
+        classes_fit = with_classes and _classes_hold(figures, k, of=name.partition(".")[2])
+        fits = shown and _n(figure) >= k
+        fits = fits and (classes_fit or is_mask_figure(name) or name in CLASSLESS)
         if _tells_of_few(name, figure, count, k):
             fits = False
         if fits and not undefined:
@@ -275,10 +276,16 @@ def _family(groups: Sequence[SubgroupSchema]) -> Family:
     return family
 
 
-def _classes_hold(figures: Figures, k: int) -> bool:
-    """Return whether each class has `k` patients; True for figures that count no class."""
-    counted = [_n(figures[name]) for name in ("sensitivity", "specificity") if name in figures]
-    return all(n >= k for n in counted)
+def _classes_hold(figures: Figures, k: int, *, of: str = "") -> bool:
+    """Return whether each class has `k` patients; True for figures that count no class.
+
+    Args:
+        figures: of one group.
+        k: fewest patients.
+        of: a sign, whose figures are called `sensitivity.<sign>`; empty: the label.
+    """
+    names = [f"{name}.{of}" if of else name for name in ("sensitivity", "specificity")]
+    return all(_n(figures[name]) >= k for name in names if name in figures)
 
 
 def _count(figures: Figures) -> int:

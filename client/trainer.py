@@ -21,6 +21,8 @@ from fedward.client.cme import STORED, RoundWatch, Watch, figures_of, maps_of
 from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.precision import Execution
+from fedward.client.privacy.account import Account
+from fedward.client.privacy.figures import count_table
 from fedward.client.privacy.training import STORED as SPENT
 from fedward.client.privacy.training import PrivateRound, PrivateTraining
 from fedward.client.report_form import PRIVACY
@@ -30,7 +32,7 @@ from fedward.client.training import LocalResult, PlainStep, Step, train_locally
 from fedward.common.config.monitor import CmeConfig
 from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
-from fedward.common.errors import ConfigError, NoPatientsError
+from fedward.common.errors import ConfigError, NoPatientsError, RefusedError
 from fedward.common.monitoring.map_files import write_maps
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
@@ -79,6 +81,8 @@ class TrainerSettings:
     """What patients are promised; None: nothing."""
     rounds: int | None = None
     """All that are planned, which the noise follows from."""
+    evaluate_every: int = 1
+    """Rounds between two evaluations."""
 
     @classmethod
     def of(cls, study: Study, *, maps: Path | None = None) -> Self:
@@ -88,7 +92,14 @@ class TrainerSettings:
         config = study.config
         privacy = config.privacy if config.is_private else None
         return cls(
-            config.local, study.seed, study.run_key, cme, maps, privacy, rounds=config.rounds
+            config.local,
+            study.seed,
+            study.run_key,
+            cme,
+            maps,
+            privacy,
+            rounds=config.rounds,
+            evaluate_every=config.evaluate_every,
         )
 
 
@@ -100,10 +111,17 @@ class LocalTrainer:
         model: the process's one model; its tensors are overwritten for every site.
         shared: what travels.
         settings: local epochs, optimiser, seed.
+        account: what private rounds are paid from, at a hospital; None: it is a simulation.
     """
 
     def __init__(
-        self, task: Task, model: nn.Module, shared: ParameterSet, settings: TrainerSettings
+        self,
+        task: Task,
+        model: nn.Module,
+        shared: ParameterSet,
+        settings: TrainerSettings,
+        *,
+        account: Account | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -113,7 +131,8 @@ class LocalTrainer:
         local = settings.local
         self.execution = Execution.of(local)
         self.execution.prepare(model)
-        self.private = _private_training(settings)
+        self._num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.private = _private_training(settings, account, self._num_trained)
         self.sampler: RoundSampler
         if self.private is not None:
             self.sampler = self.private.sampler
@@ -161,7 +180,8 @@ class LocalTrainer:
         report = {"seconds": seconds, "num_steps": result.num_steps, **watched}
         loss = result.loss if before is None else before
         if private is not None:
-            report, loss = {**report, PRIVACY: private.report}, NOT_TOLD
+            seen = private.tally.summary(private.mechanism, self._num_trained)
+            report, loss = {**report, PRIVACY: private.told(seen)}, NOT_TOLD
         return Update(len(data.train), loss, vectors, report)
 
     def evaluate(self, site: Site, instruction: Instruction) -> Update:
@@ -182,12 +202,18 @@ class LocalTrainer:
         if personal is not None:
             self._load_named(personal)
         loss, kept = self._examine(data.test)
-        figures = self.task.metrics(kept)
+        if self.private is not None and self.private.figures != "exact":
+            loss, figures = NOT_TOLD, self._private_figures(site, instruction, data.test, kept)
+        else:
+            exact = self.task.metrics(kept)
+            figures = {
+                "metrics": {name: asdict(figure) for name, figure in exact.items()},
+                **self.task.details(kept),
+                **self._validated(data.validation),
+            }
         report = {
-            "metrics": {name: asdict(figure) for name, figure in figures.items()},
             "num_examples": {"train": len(data.train), "test": len(data.test)},
-            **self.task.details(kept),
-            **self._validated(data.validation),
+            **figures,
             "seconds": time.perf_counter() - started,
         }
         return Update(len(data.test), loss, {}, report)
@@ -238,15 +264,41 @@ class LocalTrainer:
         """Pay for a private round, before a patient is looked at; None: it is not private.
 
         Raises:
-            BudgetSpentError: the run's budget does not allow this round.
+            BudgetSpentError, RefusedError: a budget does not allow this round, or nobody accounts
+                for what the message asks for.
         """
         if self.private is None:
             return None
+        if DITTO_LAMBDA in instruction.options or LOSS_OF_RECEIVED_MODEL in instruction.options:
+            raise RefusedError(
+                "privacy.mode: dp-sgd: the message asks for a use of patients that is not accounted"
+            )
         before = self._remembered(site, instruction, SPENT)
-        number = instruction.binding.round_number
-        private = self.private.begin(site.site_id, number, data, before)
+        private = self.private.begin(site.site_id, instruction.binding, data, before)
         self._remember(site, instruction, SPENT, {"spent": private.spent})
         return private
+
+    def _private_figures(
+        self, site: Site, instruction: Instruction, test: PatientDataset, kept: Kept
+    ) -> dict[str, Any]:
+        """Return what the report of a private run says of test patients: noised, or nothing."""
+        assert self.private is not None
+        if self.private.figures == "none":
+            return {"metrics": {}, PRIVACY: {}}
+        outcomes = self.task.outcomes(kept)
+        if outcomes is None:
+            raise ConfigError(
+                "privacy.figures: noised figures exist for tables with two classes; use none"
+            )
+        found = self.private.release_figures(
+            site.site_id,
+            instruction.binding,
+            count_table(*outcomes, test.starts),
+            self._remembered(site, instruction, SPENT),
+        )
+        self._remember(site, instruction, SPENT, {"spent": found.spent})
+        metrics = {name: asdict(figure) for name, figure in found.metrics.items()}
+        return {"metrics": metrics, PRIVACY: found.report}
 
     def _begin_watch(self, data: PatientDataset) -> RoundWatch | None:
         """Return what looks at the layers during a round over `data`; None: nothing does."""
@@ -393,7 +445,9 @@ class LocalTrainer:
         return seeded_global_torch(seed)
 
 
-def _private_training(settings: TrainerSettings) -> PrivateTraining | None:
+def _private_training(
+    settings: TrainerSettings, account: Account | None, num_parameters: int
+) -> PrivateTraining | None:
     """Return how the run trains privately; None: it does not.
 
     Raises:
@@ -404,5 +458,11 @@ def _private_training(settings: TrainerSettings) -> PrivateTraining | None:
     if settings.rounds is None:
         raise ConfigError("rounds: how much noise a budget needs follows from them")
     return PrivateTraining(
-        settings.privacy, settings.local, rounds=settings.rounds, seed=settings.seed
+        settings.privacy,
+        settings.local,
+        rounds=settings.rounds,
+        seed=settings.seed,
+        num_parameters=num_parameters,
+        evaluate_every=settings.evaluate_every,
+        account=account,
     )

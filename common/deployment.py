@@ -61,11 +61,6 @@ def check_deployable(config: RunConfig) -> None:
     """
     if config.repeat is not None:
         raise ConfigError("repeat: one submission is one run; submit once per seed: --set seed=2")
-    if config.is_private:
-        raise ConfigError(
-            "privacy.mode: dp-sgd is trained in simulations only, so far; at hospitals it needs "
-            "the ledger of each site"
-        )
     if config.data.shuffle_labels_except is not None:
         raise ConfigError("data.shuffle_labels_except: a control for simulations")
 

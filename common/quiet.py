@@ -24,6 +24,8 @@ def quiet_third_parties() -> None:
     loaded = sys.modules.get("flwr.supercore.telemetry")
     if loaded is not None and not telemetry_was_chosen:
         vars(loaded)[_TELEMETRY] = "0"
+    # Opacus gives the root logger a handler when imported, where Flower's lines would come out.
+    logging.getLogger("flwr").propagate = False
     for handler in logging.getLogger("flwr").handlers:
         handler.setLevel(max(handler.level, logging.WARNING))
 

@@ -77,6 +77,14 @@ class Study:
             return False
         return self.kind == "pooled" or self.config.data.statistics == "federated"
 
+    @property
+    def is_accounted(self) -> bool:
+        """Whether each round costs a site's patients some of their budget, kept by the site."""
+        privacy = self.config.privacy
+        # In the mode `local` a baseline lets nothing out that would need noise.
+        is_local = privacy is not None and privacy.mode == "local" and self.kind == "federated"
+        return self.config.is_private or is_local
+
     @cached_property
     def initial(self) -> tuple[ParameterSet, Vector]:
         """What travels, and its values before round 1."""

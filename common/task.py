@@ -20,6 +20,8 @@ Loss = Callable[[Outputs, Batch], Tensor]
 Augment = Callable[[Batch, torch.Generator], Batch]
 Kept = dict[str, Tensor]
 Statistics = npt.NDArray[np.float64]
+Outcomes = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]
+"""Whether each row is of class 1, (N,), and its predicted probability, (N,)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,6 +166,9 @@ class Task(Protocol):
 
     def details(self, kept: Kept) -> dict[str, Any]:
         """Return what the report shows beside the figures: `calibration`, `subgroups`."""
+
+    def outcomes(self, kept: Kept) -> Outcomes | None:
+        """Return what noised figures are made of; None where there are not two classes of rows."""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,7 @@ def _categories(facts: _Facts) -> str:
     ]
     if schema.label_column:
         rows.append([text(schema.label_column), "outcome", "predicted"])
+    rows += [[text(name), "sign in the image", "predicted beside it"] for name in schema.signs]
     if schema.patient_id:
         rows.append([text(schema.patient_id), "patient's id", "read; never sent"])
     rows += [[text(name), "–", "in the file, unused"] for name in schema.exclude]

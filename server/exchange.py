@@ -43,6 +43,7 @@ class Exchange:
                 bytes_received=reply.num_bytes,
                 cme=reply.report.get("cme", {}),
                 epsilon=reply.epsilon,
+                privacy=reply.report.get("privacy", {}),
             )
             for reply in self.accepted
         ]
@@ -66,7 +67,7 @@ def exchange(grid: Grid, plan: Plan, messages: Iterable[Message], this: Round) -
 
 def _metrics(phase: Phase, reply: Accepted) -> dict[str, float]:
     # A private reply has a loss of 0 in its place: that of its patients is not released.
-    loss = {} if reply.epsilon is not None else {loss_name(phase): reply.loss}
+    loss = {} if reply.is_private else {loss_name(phase): reply.loss}
     metrics = {**loss, **reply.figures()}
     validation = reply.validation
     return metrics if validation is None else {**metrics, VALIDATION_LOSS: validation.loss}

@@ -32,7 +32,9 @@ class Entry:
     update: Mapping[str, float] = field(default_factory=dict)
     """Of a site `influence` and `cosine`; of either `norm_ratio` (`server.monitoring`)."""
     epsilon: float | None = None
-    """What a site has spent in this run, with this round."""
+    """What a site has spent in this run, with this round; of the federation: what each has."""
+    privacy: Mapping[str, float] = field(default_factory=dict)
+    """What a site told of its noise: `noise_multiplier`, `sample_rate`, `signal_to_noise` ..."""
     saturated: bool | None = None
     """Whether the weights have stopped going anywhere; None where nobody can tell."""
     reason: str | None = None
@@ -54,6 +56,7 @@ class Entry:
             "cme": {layer: dict(figures) for layer, figures in self.cme.items()} or None,
             "update": dict(self.update) or None,
             "epsilon": self.epsilon,
+            "privacy": dict(self.privacy) or None,
             "saturated": self.saturated,
             "reason": self.reason,
         }

@@ -1,5 +1,6 @@
 """What a federation has decided before its first round."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,8 +11,13 @@ from fedward.common.errors import ConfigError
 from fedward.common.metrics import VALIDATION_LOSS
 from fedward.common.monitoring.thresholds import optimizer_key
 from fedward.common.parameters import ParameterSet
+from fedward.common.privacy.updates import UpdateNoise
 from fedward.common.study import Study
 from fedward.server.anchors import Anchors
+from fedward.server.central_noise import CentralNoise
+from fedward.server.sampling import num_sampled
+
+_log = logging.getLogger("fedward.privacy")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Plan:
     """Length of the preprocessing sums to collect before round 1; None: sites use their own."""
     anchors: Anchors | None = None
     """Where the heads of the sites' audit logs are kept; a simulation's sites have none."""
+    central: CentralNoise | None = None
+    """What is added to the mean of each round; None: the run does not ask the server for noise."""
 
     @cached_property
     def sites(self) -> dict[int, str]:
@@ -87,6 +95,10 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
     sampling = config.sampling
     if baseline:  # nothing is averaged, so there is no quorum to keep
         sampling = sampling.model_copy(update={"min_replies": 1})
+    central = None
+    if not baseline and config.protects_sites:
+        central = CentralNoise.of(config, num_sites=len(nodes), seed=study.seed)
+        _warn(config, num_sites=num_sampled(len(nodes), sampling), num_parameters=shared.size)
     return Plan(
         run_key=study.run_key,
         seed=study.seed,
@@ -101,7 +113,16 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
         optimizer=optimizer_key(config.local.optimizer, config.local.momentum),
         statistics_size=study.task.statistics_size if study.statistics_are_shared else None,
         anchors=anchors,
+        central=central,
     )
+
+
+def _warn(config: RunConfig, *, num_sites: int, num_parameters: int) -> None:
+    assert config.privacy is not None
+    noise = UpdateNoise.of(config.privacy, config.rounds)
+    said = noise.drowning(num_sites=num_sites, num_parameters=num_parameters)
+    if said is not None:
+        _log.warning("%s", said)
 
 
 def _monitor(config: RunConfig) -> MonitorConfig:

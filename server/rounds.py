@@ -23,6 +23,7 @@ from fedward.common.flower import Records, view
 from fedward.common.metrics import VALIDATION_LOSS
 from fedward.common.records import PARAMETERS, array_record, arrays_of
 from fedward.common.vectors import Vector
+from fedward.server.central_noise import SPENT
 from fedward.server.checkpoint import CheckpointFolder, Progress
 from fedward.server.exchange import Exchange, exchange, refused_entry
 from fedward.server.history import Entry, History
@@ -143,9 +144,10 @@ class RoundLoop:
         started = time.perf_counter()
         number = before.round_number + 1
         asked, resting = self._who(number, before)
+        spending = self._spend(before)
         answers = self._train(number, before, asked)
         vector, train_loss = self._aggregate(number, answers, before)
-        is_private = any(reply.epsilon is not None for reply in answers.accepted)
+        is_private = any(reply.is_private for reply in answers.accepted)
         if is_private:
             train_loss = None
         self.history.add(self._monitor.lines(number, answers.entries(), resting))
@@ -160,11 +162,15 @@ class RoundLoop:
             after = replace(
                 before,
                 round_number=number,
-                vectors={**before.vectors, PARAMETERS: vector},
+                vectors={**before.vectors, **spending, PARAMETERS: vector},
                 skipped_in_a_row=0,
                 num_aggregated=before.num_aggregated + 1,
                 previous=before.vectors[PARAMETERS] if self.plan.monitor.influence else None,
             )
+            if spending and self.checkpoints is not None:
+                # What is spent is on disk before the sites see the model: a round that is run
+                # again after a crash would release it with other noise.
+                self.checkpoints.save(after, self.strategy)
             if self._evaluation_is_due(after):
                 eval_loss, metrics = self._evaluate(after)
                 after = update_patience(after, self.plan.stop, {"eval_loss": eval_loss, **metrics})
@@ -202,6 +208,16 @@ class RoundLoop:
         resting = [] if progress.skipped_in_a_row else self._monitor.resting(number, sites)
         return [site for site in sites if site not in resting], resting
 
+    def _spend(self, before: Progress) -> dict[str, Any]:
+        """Return what the run has spent once this round is released; nothing where sites account.
+
+        Raises:
+            BudgetSpentError: it may not be released.
+        """
+        if self.plan.central is None:
+            return {}
+        return {SPENT: self.plan.central.spend(before.vectors.get(SPENT))}
+
     def _train(self, number: int, progress: Progress, sites: Sequence[str]) -> Exchange:
         """Let the sites train, and check what comes back."""
         view = SelectedSites(self.grid, [self.plan.nodes[site] for site in sites])
@@ -217,9 +233,10 @@ class RoundLoop:
         if len(answers.accepted) < self.plan.sampling.min_replies:
             return None, None
         models = self._models(answers.accepted)
-        arrays, metrics = self.strategy.aggregate_train(
-            number, [reply.message for reply in answers.accepted]
-        )
+        messages = [reply.message for reply in answers.accepted]
+        if self.plan.central is not None:
+            messages = [self.plan.central.release(number, before.vectors[PARAMETERS], messages)]
+        arrays, metrics = self.strategy.aggregate_train(number, messages)
         if arrays is None or metrics is None:
             return None, None
         # FedAdam and its kin compute in float64; the wire and the sites hold float32.
@@ -274,14 +291,15 @@ class RoundLoop:
             return None, {}
         loss = total["eval_loss"]
         assert isinstance(loss, float)
+        told = None if any(reply.is_private for reply in answers.accepted) else loss
         metrics = mean_over_sites([reply.figures() for reply in answers.accepted])
         validation_loss = mean_validation_loss(answers.accepted)
         if validation_loss is not None:
             metrics[VALIDATION_LOSS] = validation_loss
         if is_new:
-            figures = {"eval_loss": loss, **metrics}
+            figures = metrics if told is None else {"eval_loss": told, **metrics}
             self.history.add([Entry(number, "evaluate", metrics=figures)])
-        return loss, metrics
+        return told, metrics
 
     def _with_statistics(self, start: Progress) -> Progress:
         if self.plan.statistics_size is None or "statistics" in start.vectors:
@@ -308,6 +326,7 @@ class RoundLoop:
             status="skipped" if is_skipped else "ok",
             metrics={} if loss is None else {"train_loss": loss},
             seconds=seconds,
+            epsilon=self._epsilon(after),
             update=self._monitor.step,
             saturated=self._monitor.is_saturated,
         )
@@ -315,6 +334,11 @@ class RoundLoop:
         self._monitor.close()
         if self.checkpoints is not None:
             self.checkpoints.save(after, self.strategy)
+
+    def _epsilon(self, progress: Progress) -> float | None:
+        """Return what the server's noise has cost every site; None where sites account."""
+        central = self.plan.central
+        return None if central is None else central.epsilon_of(progress.vectors.get(SPENT))
 
     def _why(self) -> str:
         """Return the rule that was broken, and the last reason for it."""

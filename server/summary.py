@@ -7,10 +7,10 @@ from typing import Any
 from fedward.common.config.run import LocalConfig, RunConfig
 from fedward.common.intervals import mean_interval, site_mean
 from fedward.common.metrics import highest_of
-from fedward.common.privacy.claim import dp_sgd_claim
 from fedward.common.study import Study
 from fedward.common.task import Metric
 from fedward.server.history import Entry
+from fedward.server.privacy_summary import epsilons, privacy_summary
 from fedward.server.rounds import Outcome
 from fedward.server.sampling import num_sampled
 
@@ -32,10 +32,12 @@ def summarise(
     config = study.config
     rounds = [e for e in history if e.site is None and e.phase == "train"]
     refused = [e for e in history if e.status in {"rejected", "failed"}]
-    spent = {e.site: e.epsilon for e in history if e.epsilon is not None}
+    spent = epsilons(history)
     delta = config.privacy.delta if config.privacy is not None else None
     sites = {
-        site: _site_summary(outcome.evaluations.get(site, {}), spent.get(site), delta)
+        site: _site_summary(
+            outcome.evaluations.get(site, {}), spent.get(site, spent.get(None)), delta
+        )
         for site in sorted(site_ids)
     }
     watched = (
@@ -68,26 +70,8 @@ def summarise(
         },
         "peak_memory_bytes": None,
         **watched,
-        **_claim(config, [e for e in spent.values() if e is not None], sorted(baselines)),
+        **privacy_summary(study, history, sorted(baselines)),
     }
-
-
-def _claim(config: RunConfig, spent: Sequence[float], baselines: Sequence[str]) -> dict[str, Any]:
-    """Return what a private run promises each patient at most, and what it does not cover."""
-    if config.privacy is None or config.privacy.delta is None or not spent:
-        return {}
-    # Hospitals account in their own ledgers; a run that is summarised from replies is simulated.
-    claim = dp_sgd_claim(max(spent), config.privacy.delta, is_reproducible=True).to_dict()
-    claim["composition"] = "adaptive, over all rounds of this run (Renyi differential privacy)"
-    claim["not_covered"].append(
-        "other runs and repetitions on the same patients: a simulation accounts for itself alone"
-    )
-    if baselines:
-        claim["not_covered"].append(
-            f"the baselines {', '.join(baselines)}, which are trained on the same patients with a "
-            "budget of their own, and exist in simulations only"
-        )
-    return {"privacy": claim}
 
 
 def monitor_summary(config: RunConfig, num_sites: int, history: Sequence[Entry]) -> dict[str, Any]:

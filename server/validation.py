@@ -64,6 +64,11 @@ class Accepted:
         return spent
 
     @property
+    def is_private(self) -> bool:
+        """Whether the site tells no loss of its patients: a 0 stands in its place."""
+        return "privacy" in self.report
+
+    @property
     def validation(self) -> ValidationLoss | None:
         """The loss on the site's validation patients, where it has any."""
         found = self.report.get("validation")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.keyed_source import KeyedSource
+from fedward.client.privacy.update_clipping import protected
 from fedward.client.releases import ReleaseLedger
 from fedward.client.site import Site
 from fedward.client.stacked import can_stack
@@ -72,7 +73,7 @@ def build_worker(federation: Federation) -> SiteWorker:
     trainer = make(federation.task, model, federation.shared_of(model), settings)
     sites = {node: _site(federation, name, store) for name, node in federation.nodes.items()}
     if federation.config.synthesis is None:
-        return app_worker(trainer, sites)
+        return app_worker(protected(trainer, federation), sites)
     from fedward.client.synthesis import Synthesis  # pandas and scikit-learn, which few runs need
 
     # A simulation has no secrets: the run's seed stands for the sites' keys.

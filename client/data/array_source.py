@@ -10,6 +10,7 @@ Legend: N rows, S their axes (D, H, W or H, W).
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,7 @@ def table_from_arrays(  # noqa: PLR0913 - a table, its arrays, and what a run wa
     )
     some.setdefault(MASK, np.zeros(some[IMAGE].shape, dtype=np.uint8))
     flags = {HAS + name: np.full(len(rows), value) for name, value in has.items()}
-    return Table(
-        table.columns, table.label, table.patient_id, table.subgroups, arrays={**some, **flags}
-    )
+    return replace(table, arrays={**table.arrays, **some, **flags})
 
 
 class ArraySource:

@@ -33,6 +33,7 @@ from fedward.common.images.rows import (
     MODALITIES,
     ORIGINAL_SIZE,
     ORIGINAL_SPACING_MM,
+    SIGNS,
     SPACING_MM,
 )
 from fedward.common.tables.schema import TableSchema
@@ -261,8 +262,13 @@ def _with_rows(
         np.append(clinic.label, 0)[clinic_row],
         patient.astype(np.int64),
         {name: np.append(member, False)[clinic_row] for name, member in clinic.subgroups.items()},
-        arrays=arrays,
+        arrays=arrays | {name: _or_nobody(array)[clinic_row] for name, array in clinic.arrays.items()},
     )
+
+
+def _or_nobody(signs_NS: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Return the signs, and a last row that says that nobody looked."""
+    return np.concatenate([signs_NS, np.full((1, signs_NS.shape[1]), -1, dtype=np.int8)])
 
 
 def _empty_table(schema: TableSchema) -> Table:
@@ -272,4 +278,5 @@ def _empty_table(schema: TableSchema) -> Table:
         nobody,
         nobody,
         {rule.name: np.zeros(0, dtype=bool) for rule in schema.subgroups},
+        arrays={SIGNS: np.zeros((0, len(schema.signs)), dtype=np.int8)} if schema.signs else {},
     )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fedward.common.errors import SiteDataError
+from fedward.common.images.rows import SIGNS
 from fedward.common.registry import did_you_mean
 from fedward.common.tables.schema import FieldSchema, Scalar, SubgroupSchema, TableSchema
 from fedward.common.tables.table import Table
@@ -78,7 +79,8 @@ def table_from_frame(
     columns = {field.name: column_of(frame[field.name], field, place) for field in schema.fields}
     label = label_of(frame, schema, place)
     subgroups = {rule.name: _members(rule, columns, schema) for rule in schema.subgroups}
-    return Table(columns, label, patient_id, subgroups)
+    arrays = {SIGNS: signs_of(frame, schema, place)} if schema.signs else {}
+    return Table(columns, label, patient_id, subgroups, arrays=arrays)
 
 
 def usable_rows(
@@ -130,7 +132,7 @@ def check_columns(frame: pd.DataFrame, schema: TableSchema, place: str) -> None:
         raise SiteDataError(
             f"{place}: has no column {', '.join(hints)} (schema {schema.name}){cause}"
         )
-    extra = [name for name in have if name not in needed | set(schema.exclude)]
+    extra = [name for name in have if name not in needed | {*schema.exclude, *schema.signs}]
     if extra:
         raise SiteDataError(
             f"{place}: has columns that schema {schema.name} does not know: {', '.join(extra)}; "
@@ -239,6 +241,24 @@ def label_of(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArra
             f"from 0 to {schema.num_classes - 1}"
         )
     return values.astype(np.int64)
+
+
+def signs_of(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int8]:
+    """Return (N, S): 1, 0, or -1 where nobody looked, as where the table has no such column.
+
+    Raises:
+        SiteDataError: a cell is something else.
+    """
+    found = np.full((len(frame), len(schema.signs)), -1, dtype=np.int8)
+    for place_of, name in enumerate(schema.signs):
+        if name not in frame.columns:
+            continue
+        values = _numbers(frame[name], name, place)
+        wrong = int((~np.isin(values, (0, 1)) & ~np.isnan(values)).sum())
+        if wrong:
+            raise SiteDataError(f"{place}: sign {name!r}: {wrong} cells are neither 0, 1 nor empty")
+        found[:, place_of] = np.nan_to_num(values, nan=-1)
+    return found
 
 
 def patient_numbers(frame: pd.DataFrame, schema: TableSchema, place: str) -> npt.NDArray[np.int64]:

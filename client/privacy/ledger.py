@@ -10,6 +10,7 @@ Nothing is ever taken back. Where the ledger is not whole, nothing is trained (`
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -22,6 +23,7 @@ from fedward.common.errors import BudgetSpentError, RefusedError, StorageError
 from fedward.common.privacy.accounting import Segment, epsilon_of, merged
 from fedward.common.privacy.checks import check_delta
 
+CheckRun = Callable[[tuple[Segment, ...]], None]
 log = logging.getLogger("fedward.privacy")
 
 
@@ -38,6 +40,8 @@ class Reservation:
     epsilon: float
     """What the patients have spent with it, at `delta`, over all runs and studies."""
     delta: float
+    of_run: tuple[Segment, ...]
+    """All that its run has spent with it, whoever the patients were."""
 
 
 class PrivacyLedger:
@@ -65,12 +69,15 @@ class PrivacyLedger:
         self._store = BookStore(database, site=site, trail=trail, is_shared=is_shared)
         self._shares: dict[tuple[str, str], bool] = {}
 
-    def reserve(self, planned: Planned, data: DataSet) -> Reservation:
+    def reserve(
+        self, planned: Planned, data: DataSet, *, check_run: CheckRun = lambda history: None
+    ) -> Reservation:
         """Write down all that is planned, and return that it may be done.
 
         Args:
             planned: one round, or one statistic.
             data: whose patients.
+            check_run: raises where the run may not have spent that much with it.
 
         Raises:
             BudgetSpentError: it would pass the site's budget; the text may leave.
@@ -86,16 +93,18 @@ class PrivacyLedger:
             if is_new:
                 spent = merged([*spent, *planned.segments])
             epsilon = epsilon_of(spent, delta)
+            of_run = _of_run(book, planned, is_new=is_new)
             attempt = 1 if known is None else known.attempt + int(is_new)
             if known is not None and not is_new:
                 seq = known.seq
             else:
+                check_run(of_run)
                 self._refuse_past_budget(epsilon, planned)
                 _keep(connection, data)
                 facts = {"attempt": attempt, "data_set": data.name, **planned.facts()}
                 seq = self._store.append(connection, book, event=RESERVED, facts=facts)
         self._store.anchor()
-        return Reservation(seq, attempt, is_new, epsilon, delta)
+        return Reservation(seq, attempt, is_new, epsilon, delta, of_run)
 
     def release(self, message_id: str) -> None:
         """Write down that the result leaves now; once for each reservation.
@@ -192,6 +201,11 @@ def _is_another(known: Reserved, planned: Planned, data: DataSet, book: Book) ->
     """Return whether the message asks for something else than before, or its result has left."""
     same = known.planned == planned and known.data_set == data.name
     return not same or known.seq in book.released
+
+
+def _of_run(book: Book, planned: Planned, *, is_new: bool) -> tuple[Segment, ...]:
+    before = [one.planned for one in book.reserved if one.planned.run_key == planned.run_key]
+    return merged(step for one in [*before, *[planned] * is_new] for step in one.segments)
 
 
 def _keep(connection: Connection, data: DataSet) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedward.client.privacy.noise import NoiseSource
 from fedward.client.sampling import IndexBatch
+from fedward.common.privacy.noise import NoiseSource
 from fedward.common.task import PatientDataset
 
 

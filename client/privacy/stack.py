@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fedward.client.privacy.dense_rules import Call
 from fedward.client.privacy.ghost import clipped_sums
-from fedward.client.privacy.noise import NoiseSource
 from fedward.client.privacy.patients import Patients
-from fedward.client.privacy.step import Mechanism
+from fedward.client.privacy.step import Mechanism, signal_to_noise
 from fedward.client.schedule import StackedBatch
+from fedward.common.privacy.noise import NoiseSource
 
 
 class PrivateSite(NamedTuple):
@@ -42,7 +42,7 @@ class Stack:
         shapes: dict[str, tuple[int, ...]],
         device: torch.device,
     ) -> None:
-        mechanisms = [site.mechanism for site in sites]
+        mechanisms = self._mechanisms = [site.mechanism for site in sites]
         self._sources = [site.noise for site in sites]
         self._shapes = shapes
         self._sizes = [torch.Size(shape).numel() for shape in shapes.values()]
@@ -51,7 +51,7 @@ class Stack:
         self._expected_S = self._column([m.expected_patients for m in mechanisms])
         self._deviation_S = self._column([m.deviation for m in mechanisms]) / self._expected_S
         self._counts_S3 = torch.zeros(len(sites), 3, dtype=torch.float64, device=device)
-        self._signal_S = torch.zeros(len(sites), dtype=torch.float64, device=device)
+        self._energy_S = torch.zeros(len(sites), dtype=torch.float64, device=device)
         self._num_steps_S = [0] * len(sites)
 
     def gradients(
@@ -78,21 +78,22 @@ class Stack:
         found = clipped_sums(calls, loss_R, patients, max_norm=max_norm_G, num_sites=num_sites)
         share_KB = share_R.double().view(num_sites, -1)
         norm_KB = patients.by_row(found.norm_G).view(num_sites, -1)
-        self._count(share_KB, norm_KB, found.sums)
+        self._count(share_KB, norm_KB)
         num_patients_K = share_KB.sum(1)
         loss_K = loss_R.detach().view(num_sites, -1).sum(1) / num_patients_K.clamp(min=1.0)
         return self._noised(found.sums, num_sites), loss_K
 
     def summary(self, place: int) -> dict[str, float]:
-        """Return what the steps of one site saw, as `Tally.summary` does. It is private."""
+        """Return what the steps of one site saw, as `Tally.summary` does."""
         drawn, clipped, left_out = self._counts_S3[place].tolist()
         num_steps = self._num_steps_S[place]
         found = {"num_steps": float(num_steps)}
         if drawn:
             found |= {"clipped": clipped / drawn, "left_out": left_out / drawn}
-        noise = float(self._deviation_S[place] * self._expected_S[place]) * sum(self._sizes) ** 0.5
-        if num_steps and noise:
-            found["signal_to_noise"] = float(self._signal_S[place]) / num_steps / noise
+        if num_steps and self._mechanisms[place].noise_multiplier:
+            energy = float(self._energy_S[place]) / num_steps
+            mechanism = self._mechanisms[place]
+            found["signal_to_noise"] = signal_to_noise(energy, mechanism, sum(self._sizes))
         return found
 
     def _noised(self, sums: dict[str, Tensor], num_sites: int) -> dict[str, Tensor]:
@@ -107,16 +108,16 @@ class Stack:
         ):
             by_site = (num_sites, *(1,) * len(shape))
             noised[name] = (sums[name] * share_K.view(by_site)).add_(noise.view(num_sites, *shape))
+        squares = [values.detach().flatten(1).square().sum(1) for values in noised.values()]
+        self._energy_S[:num_sites] += torch.stack(squares).sum(0) / share_K.square()
         return noised
 
-    def _count(self, share_KB: Tensor, norm_KB: Tensor, sums: dict[str, Tensor]) -> None:
+    def _count(self, share_KB: Tensor, norm_KB: Tensor) -> None:
         num_sites = len(share_KB)
         is_clipped_KB = norm_KB > self._max_norm_S[:num_sites, None]
         is_left_out_KB = ~norm_KB.isfinite()
         counts = [share_KB, share_KB * is_clipped_KB, share_KB * is_left_out_KB]
         self._counts_S3[:num_sites] += torch.stack([each.sum(1) for each in counts], dim=1)
-        squares = [s.detach().flatten(1).square().sum(1) for s in sums.values()]
-        self._signal_S[:num_sites] += torch.stack(squares).sum(0).sqrt()
         for place in range(num_sites):
             self._num_steps_S[place] += 1
 

@@ -28,10 +28,10 @@ from fedward.client.corrections import Correction
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.privacy.clipping import PatientGradients
 from fedward.client.privacy.method import Method
-from fedward.client.privacy.noise import NoiseSource
 from fedward.client.privacy.patients import Patients
 from fedward.client.training import BoundOptimizer
 from fedward.common.errors import ConfigError
+from fedward.common.privacy.noise import NoiseSource
 from fedward.common.task import Batch, Loss
 
 
@@ -76,6 +76,7 @@ class PrivateStep:
         method: how gradients per patient are computed (`method_for`).
         mechanism: bound and noise.
         noise: the source; every value of it is used once.
+        tally: gets what the steps saw; None: the step has one of its own.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a plain step, and those of the mechanism
@@ -87,6 +88,7 @@ class PrivateStep:
         method: Method,
         mechanism: Mechanism,
         noise: NoiseSource,
+        tally: "Tally | None" = None,
     ) -> None:
         self.loss_per_sample = loss_per_sample
         self.optimizer = optimizer
@@ -94,7 +96,7 @@ class PrivateStep:
         self.method = method
         self.mechanism = mechanism
         self.noise = noise
-        self.tally = Tally()
+        self.tally = Tally() if tally is None else tally
         self._bound: tuple[BoundOptimizer, PatientGradients] | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -114,8 +116,8 @@ class PrivateStep:
             self.tally.norms.append(found.norm_G)
         with torch.no_grad():
             flat_P = torch.cat([gradient.reshape(-1) for gradient in sums])
-            self.tally.signals.append(torch.linalg.vector_norm(flat_P))
             flat_P.add_(self.noise.normals(len(flat_P)).to(flat_P), alpha=self.mechanism.deviation)
+            self.tally.lengths.append(torch.linalg.vector_norm(flat_P))
             flat_P.div_(self.mechanism.expected_patients)
             pieces = flat_P.split([p.numel() for p in parameters])
             noised = [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
@@ -124,29 +126,43 @@ class PrivateStep:
 
 
 class Tally:
-    """What the steps of a round saw. It is private: for the site's own log, and simulations.
+    """What the steps of a round saw.
 
     Attributes:
-        norms: of each step, the norms of the patients' gradients before clipping.
-        signals: of each step, the norm of the clipped sum.
+        norms: of each step, the norms of the patients' gradients before clipping: private, for the
+            site's own log and for simulations.
+        lengths: of each step, the norm of the noised sum. It follows from what leaves anyway.
     """
 
     def __init__(self) -> None:
         self.norms: list[Tensor] = []
-        self.signals: list[Tensor] = []
+        self.lengths: list[Tensor] = []
 
     def summary(self, mechanism: Mechanism, num_parameters: int) -> dict[str, float]:
         """Return shares of the gradients that were clipped and left out, and signal over noise.
 
-        Signal over noise is the norm of the clipped sum over that of the noise, sigma C sqrt(P),
-        the mean over the steps; a share is absent if nobody was drawn.
+        A share is absent if nobody was drawn.
         """
-        found = {"num_steps": float(len(self.signals))}
+        found = {"num_steps": float(len(self.lengths))}
         if self.norms:
             norm = torch.cat(self.norms)
             found["clipped"] = float((norm > mechanism.max_grad_norm).double().mean())
             found["left_out"] = float((~norm.isfinite()).double().mean())
-        if self.signals and mechanism.noise_multiplier:
-            noise = mechanism.deviation * math.sqrt(num_parameters)
-            found["signal_to_noise"] = float(torch.stack(self.signals).double().mean()) / noise
+        if self.lengths and mechanism.noise_multiplier:
+            energy = float(torch.stack(self.lengths).double().square().mean())
+            found["signal_to_noise"] = signal_to_noise(energy, mechanism, num_parameters)
         return found
+
+
+def signal_to_noise(energy: float, mechanism: Mechanism, num_parameters: int) -> float:
+    """Return how large the clipped sum is beside its noise, as far as the noised sum tells (ours).
+
+    The squared length of signal plus noise is on average the signal's plus (sigma C)^2 P, so that
+    no more is used than what leaves. Ratios below about (2 / (P steps))^(1/4) are not told from 0.
+
+    Args:
+        energy: mean squared norm of the noised sums.
+        mechanism: with noise.
+        num_parameters: P.
+    """
+    return math.sqrt(max(0.0, energy / (mechanism.deviation**2 * num_parameters) - 1.0))

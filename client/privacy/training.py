@@ -1,36 +1,42 @@
 """Private training of one site over the rounds of a run: how much noise, and what was spent.
 
-The noise follows from the budget, all planned rounds and the site's own number of patients. What
-was spent is carried from round to round with the site's other state; a round that would pass the
-budget is refused before it begins.
+The noise follows from the budget, all planned rounds and the site's own number of patients. A
+round that would pass the budget is refused before it begins; who keeps the books, and where the
+random numbers come from, is `account.py`.
 """
 
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from fedward.client.corrections import Correction
 from fedward.client.optimizers import OptimizerSettings
+from fedward.client.privacy.account import Account, Cost, SeededAccount
+from fedward.client.privacy.figures import Table, figures_of, noised_table
 from fedward.client.privacy.method import Method, method_for
-from fedward.client.privacy.noise import NoiseSource, SeededNoise
 from fedward.client.privacy.sampling import PoissonSampler, capped
-from fedward.client.privacy.step import Mechanism, PrivateStep
+from fedward.client.privacy.step import Mechanism, PrivateStep, Tally
 from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
-from fedward.common.errors import BudgetSpentError
-from fedward.common.privacy.accounting import Segment, epsilon_of, merged
-from fedward.common.privacy.targets import Target
+from fedward.common.privacy.accounting import Segment, epsilon_of
+from fedward.common.privacy.noise import NoiseSource
+from fedward.common.privacy.targets import Target, drowning
 from fedward.common.randomness import torch_generator
-from fedward.common.task import Loss, PatientDataset
+from fedward.common.records import Binding
+from fedward.common.task import Loss, Metric, PatientDataset
 
+FIGURES = "figures"
+"""What noised figures are called in a ledger."""
 STORED = "privacy"
 """Name of what was spent in a site's store."""
 Spent = npt.NDArray[np.float64]
-ROUNDING = 1e-9
+_log = logging.getLogger("fedward.privacy")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,11 +49,46 @@ class PrivateRound:
         patients: with no more records of each than the run uses.
         spent: (segments, 3) noise multiplier, sampling rate and steps, with this round.
         report: what may be told: `epsilon` of the run so far, `delta`, noise, sampling rate.
+        tally: gets what its steps see.
+        is_simulated: whether nobody's privacy is at stake.
     """
 
     mechanism: Mechanism
     noise: NoiseSource
     patients: PatientDataset
+    spent: Spent
+    report: dict[str, float]
+    tally: Tally
+    is_simulated: bool
+
+    def told(self, seen: Mapping[str, float]) -> dict[str, float]:
+        """Return what may be told of the round when it is over.
+
+        Signal over noise follows from what leaves anyway. How many gradients were clipped is
+        private: a hospital's own log has it, and a simulation tells.
+
+        Args:
+            seen: as `Tally.summary` returns it.
+        """
+        _log.info(
+            "signal over noise %.2g; clipped %.0f %% of the gradients",
+            seen.get("signal_to_noise", math.inf), 100 * seen.get("clipped", 0),
+        )  # fmt: skip
+        names = ("signal_to_noise", "clipped") if self.is_simulated else ("signal_to_noise",)
+        return {**self.report, **{name: seen[name] for name in names if name in seen}}
+
+
+@dataclass(frozen=True)
+class PrivateFigures:
+    """Figures of test patients with noise, paid for.
+
+    Args:
+        metrics: by name.
+        spent: as in `PrivateRound`.
+        report: `epsilon` of the run so far, and `delta`.
+    """
+
+    metrics: dict[str, Metric]
     spent: Spent
     report: dict[str, float]
 
@@ -59,69 +100,87 @@ class PrivateTraining:
         privacy: of the run, switched on.
         local: what a site does in one round.
         rounds: all that are planned.
-        seed: of the run. **The noise follows from it**: this is for simulations.
+        seed: of the run; which records of a patient are used follows from it.
+        num_parameters: that are trained; where noise drowns them, a warning says so.
+        evaluate_every: rounds between two evaluations, which noised figures pay for.
+        account: of the site, at a hospital; None: that of simulated sites, **whose noise follows
+            from the seed**.
 
     Raises:
         ConfigError: the figures promise nothing.
     """
 
-    def __init__(
-        self, privacy: PrivacyConfig, local: LocalConfig, *, rounds: int, seed: int
+    def __init__(  # noqa: PLR0913 - the promise, and all that its price follows from
+        self,
+        privacy: PrivacyConfig,
+        local: LocalConfig,
+        *,
+        rounds: int,
+        seed: int,
+        num_parameters: int = 1,
+        evaluate_every: int = 1,
+        account: Account | None = None,
     ) -> None:
+        self._account = SeededAccount(seed) if account is None else account
         self._max_records = privacy.max_records
-        self.sampler = PoissonSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
+        self.sampler = PoissonSampler(
+            local.batch_size, epochs=local.epochs, steps=local.steps, secret=self._account.coins
+        )
         assert privacy.max_grad_norm is not None, "the configuration demands it"
         assert privacy.delta is not None, "the configuration demands it"
         self._max_grad_norm, self._delta = privacy.max_grad_norm, privacy.delta
+        self.figures = privacy.figures
+        self._figures_noise = privacy.figures_noise or 0.0
+        beside: tuple[Segment, ...] = ()
+        if privacy.figures == "noised":
+            beside = (Segment(self._figures_noise, 1.0, -(-rounds // evaluate_every)),)
         self._target = Target(
             privacy.delta,
             rounds,
             epsilon=privacy.epsilon,
             noise_multiplier=privacy.noise_multiplier,
+            beside=beside,
         )
         self._seed = seed
+        self._num_parameters = num_parameters
         self._method: Method | None = None
 
     def begin(
-        self, site: str, number: int, data: PatientDataset, before: dict[str, Any] | None
+        self, site: str, binding: Binding, data: PatientDataset, before: dict[str, Any] | None
     ) -> PrivateRound:
-        """Return a round of a site.
+        """Pay for a round of a site, and return it.
 
         Args:
             site: its name.
-            number: of the round.
+            binding: of the message that asks for it.
             data: its patients; how many there are counts as known.
             before: what the site remembers of the rounds before (`STORED`); None: nothing.
 
         Raises:
-            BudgetSpentError: with this round the site would have spent more than the run may.
+            BudgetSpentError, RefusedError: with this round the site would have spent more than
+                the run may, or than the site allows.
             ConfigError: delta is too large for so few patients, or no noise is enough.
         """
-        num_patients = len(data)
+        num_patients, number = len(data), binding.round_number
         rate, steps = self.sampler.rate(num_patients), self.sampler.num_steps(num_patients)
         noise = self._target.noise_at(rate, steps, num_patients=num_patients)
-        rows = [] if before is None else before["spent"].tolist()
-        history = merged(
-            [Segment(sigma, q, int(count)) for sigma, q, count in rows]
-            + [Segment(noise, rate, steps)]
-        )
-        epsilon, limit = epsilon_of(history, self._delta), self._target.epsilon
-        if limit is not None and not epsilon <= limit * (1 + ROUNDING):
-            raise BudgetSpentError(
-                f"site {site}: this round would bring epsilon to {epsilon:.3g}, above "
-                f"privacy.epsilon {limit:g}; it was planned for {self._target.rounds} rounds"
-            )
+        cost = Cost(Segment(noise, rate, steps), self._delta, self._target.epsilon)
+        history = self._account.reserve(site, binding, cost, _known(before))
+        if number == 1:
+            self._warn(site, noise, num_patients)
         return PrivateRound(
             Mechanism(noise, self._max_grad_norm, rate * num_patients),
-            SeededNoise(self._generator("privacy-noise", site, number)),
+            self._account.noise(site, binding),
             self._capped(data, site, number),
-            np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history]),
+            _as_array(history),
             {
-                "epsilon": epsilon,
+                "epsilon": epsilon_of(history, self._delta),
                 "delta": self._delta,
                 "noise_multiplier": noise,
                 "sample_rate": rate,
             },
+            Tally(),
+            is_simulated=self._account.coins is None,
         )
 
     def step(
@@ -147,12 +206,56 @@ class PrivateTraining:
             method=self._method,
             mechanism=private.mechanism,
             noise=private.noise,
+            tally=private.tally,
         )
+
+    def release_figures(
+        self, site: str, binding: Binding, table_OB: Table, before: dict[str, Any] | None
+    ) -> PrivateFigures:
+        """Pay for the figures of a site's test patients, and return them with noise.
+
+        Args:
+            site: its name.
+            binding: of the message that asks for them.
+            table_OB: counts of its patients (`figures.count_table`).
+            before: as in `begin`.
+
+        Raises:
+            BudgetSpentError, RefusedError: as `begin`.
+        """
+        deviation = self._figures_noise
+        cost = Cost(Segment(deviation, 1.0, 1), self._delta, self._target.epsilon, FIGURES)
+        history = self._account.reserve(site, binding, cost, _known(before))
+        source = self._account.noise(site, binding, FIGURES)
+        metrics = figures_of(noised_table(table_OB, deviation, source), deviation)
+        report = {"epsilon": epsilon_of(history, self._delta), "delta": self._delta}
+        return PrivateFigures(metrics, _as_array(history), report)
+
+    def _warn(self, site: str, noise: float, num_patients: int) -> None:
+        """Say where noise leaves little to be learnt."""
+        rate, steps = self.sampler.rate(num_patients), self.sampler.num_steps(num_patients)
+        assert self._target.rounds is not None
+        said = drowning(
+            noise,
+            num_patients=num_patients,
+            patients_per_step=rate * num_patients,
+            num_steps=steps * self._target.rounds,
+            num_parameters=self._num_parameters,
+        )
+        if said is not None:
+            _log.warning("site %s: %s", site, said)
 
     def _capped(self, data: PatientDataset, site: str, number: int) -> PatientDataset:
         if self._max_records is None:
             return data
-        return capped(data, self._max_records, self._generator("records", site, number))
+        rng = torch_generator(self._seed, purpose="records", site=site, round_number=number)
+        return capped(data, self._max_records, rng)
 
-    def _generator(self, purpose: str, site: str, number: int) -> torch.Generator:
-        return torch_generator(self._seed, purpose=purpose, site=site, round_number=number)
+
+def _known(before: dict[str, Any] | None) -> list[Segment]:
+    rows = [] if before is None else before["spent"].tolist()
+    return [Segment(sigma, rate, int(count)) for sigma, rate, count in rows]
+
+
+def _as_array(history: Sequence[Segment]) -> Spent:
+    return np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history])

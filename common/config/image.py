@@ -74,6 +74,12 @@ class LossConfig(Section):
     """`dynamic`: by the Dice of the site's validation patients (USCNet, algorithm 1)."""
     class_weight: Share = 0.5
     """Of the classification loss, where weights are `fixed`; segmentation has the rest."""
+    class_balance: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        default=None, strict=False, min_length=2
+    )
+    """How much each class counts, in the schema's order (weighted cross-entropy); absent: alike."""
+    sign_weight: float = Field(default=0.3, ge=0)
+    """Of each of the schema's signs, in units of the classification loss."""
     bce_share: Share = 0.1
     """Of the binary cross-entropy within the classification loss; focal has the rest."""
     focal_gamma: float = Field(default=2.0, ge=0)

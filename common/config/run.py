@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
 from fedward.common.config.monitor import MonitorConfig
-from fedward.common.config.privacy import PrivacyConfig, unaccounted
+from fedward.common.config.privacy import PrivacyConfig, unaccounted, uncovered
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
 from fedward.common.config.synthesis import SynthesisConfig
 
@@ -255,15 +255,23 @@ class RunConfig(Section):
 
     @property
     def is_private(self) -> bool:
-        """Whether sites train with differential privacy."""
-        return self.privacy is not None and self.privacy.is_on
+        """Whether sites train with differential privacy for each of their patients."""
+        return self.privacy is not None and self.privacy.mode == "dp-sgd"
+
+    @property
+    def protects_sites(self) -> bool:
+        """Whether the updates of sites are clipped and noised."""
+        return self.privacy is not None and self.privacy.protects_sites
 
     @model_validator(mode="after")
     def _nothing_private_passes_by_the_account(self) -> "RunConfig":
+        why = None
         if self.is_private:
             why = unaccounted(self)
-            if why is not None:
-                raise ValueError(why)
+        elif self.protects_sites:
+            why = uncovered(self)
+        if why is not None:
+            raise ValueError(why)
         return self
 
     @model_validator(mode="after")

@@ -106,7 +106,8 @@ def classification_loss(logits_BC: Tensor, label: Tensor, loss: LossConfig) -> T
         label: (B,) class.
         loss: which terms, their shares, gamma.
 
-    Source: equations 5 to 7; where a term is missing the other has its weight (section 3.5.3).
+    Source: equations 5 to 7; where a term is missing the other has its weight (section 3.5.3). The
+    balance of classes is that of ResFormer's weighted cross-entropy.
     """
     entropy = functional.cross_entropy(logits_BC.float(), label, reduction="none")
     # Not from 0 on, where a gamma below 1 has an infinite slope.
@@ -114,7 +115,12 @@ def classification_loss(logits_BC: Tensor, label: Tensor, loss: LossConfig) -> T
     focal = loss.focal_scale * wrong**loss.focal_gamma * entropy
     terms = set(loss.classification)
     if terms == {"bce"}:
-        return entropy
-    if terms == {"focal"}:
-        return focal
-    return loss.bce_share * entropy + (1 - loss.bce_share) * focal
+        total = entropy
+    elif terms == {"focal"}:
+        total = focal
+    else:
+        total = loss.bce_share * entropy + (1 - loss.bce_share) * focal
+    if loss.class_balance is None:
+        return total
+    # Of the sample's own class, not a mean weighted over the batch: that would couple the samples.
+    return total * total.new_tensor(loss.class_balance)[label]

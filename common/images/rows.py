@@ -8,6 +8,7 @@ LPS orientation, transposed: index (d, h, w) grows towards superior, posterior, 
 |---|---|---|
 | `image` | (N, D, H, W) int16 or uint8 | voxels in the schema's unit (HU), before any window |
 | `mask` | (N, D, H, W) uint8 | 0, or k for the k-th of the schema's structures |
+| `signs` | (N, S) int8 | 1, 0, or -1 where nobody looked, for each of the schema's signs |
 | `has.image`, `has.mask`, `has.table`, `has.label` | (N,) bool | whether the row has it; zeros stand where not |
 | `spacing_mm` | (N, 3) float32 | size of a voxel along D, H, W; NaN where it is not known |
 | `original.size` | (N, 3) int32 | voxels of the scan along D, H, W before anything was done to it |
@@ -20,6 +21,7 @@ flags are called `mask.image`, `mask.mask`, `mask.table`, `mask.label`.
 IMAGE = "image"
 MASK = "mask"
 SPACING_MM = "spacing_mm"
+SIGNS = "signs"
 ORIGINAL_SIZE = "original.size"
 ORIGINAL_SPACING_MM = "original.spacing_mm"
 MODALITIES = ("image", "mask", "table", "label")

@@ -65,7 +65,7 @@ class ResNet(nn.Module):
 
     def forward(self, batch: Batch) -> ImageOutputs:
         """Return `label` (B, C)."""
-        features_BW = self.or_missing(self.trunk(batch), batch["mask.image"])
+        features_BW = self.or_missing(self.trunk(seen_image(batch, self)), batch["mask.image"])
         return {"label": self.head(self.dropout(features_BW))}
 
 
@@ -101,9 +101,9 @@ class ResNetTrunk(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.Conv3d)):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return features (B, W)."""
-        x = self.stages(self.stem(seen_image(batch, self)))
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features (B, W) of images (B, 1, *size)."""
+        x = self.stages(self.stem(image))
         features_BW: Tensor = x.mean(tuple(range(2, x.dim())))
         return features_BW
 

@@ -6,9 +6,9 @@ where the form has a layout, `features` (B, F) float32 and `mask.table` (B,) boo
 is False has zeros there, and the network must answer as if it had never looked.
 
 It answers with a dict: `mask` (B, K, *size), a logit per structure (sigmoid: structures are looked
-for one by one); `label` (B, C) logits. A network that does not segment leaves `mask` out, one that
-does not classify leaves `label` out. Under deep supervision, while training, `mask.1`, `mask.2` ...
-hold coarser masks of any smaller size. No sample sees another one; B = 0 is legal.
+for one by one); `label` (B, C) logits; `signs` (B, S), a logit per sign. A network leaves out what
+it does not answer. Under deep supervision, while training, `mask.1`, `mask.2` ... hold coarser
+masks of any smaller size. No sample sees another one; B = 0 is legal.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class ImageForm:
     """C; 0 where there is no label."""
     layout: FieldLayout | None = None
     """The clinical fields; None where there are none."""
+    signs: tuple[str, ...] = ()
+    """S names of what is, or is not, to be seen in an image beside its label."""
 
     @property
     def spatial_dims(self) -> int:

@@ -63,3 +63,46 @@ def dp_sgd_claim(epsilon: float, delta: float, *, is_reproducible: bool = False)
         is_reproducible=is_reproducible,
         not_covered=NOT_COVERED,
     )
+
+
+def update_claim(
+    epsilon: float, delta: float, *, is_local: bool, is_reproducible: bool = False
+) -> PrivacyClaim:
+    """Return the claim of a run whose sites' updates are clipped and noised.
+
+    Args:
+        epsilon: of all rounds of the run.
+        delta: of the run.
+        is_local: whether each site adds noise of its own; else the server adds it to their mean.
+        is_reproducible: whether the noise came from a seed, as in simulations.
+    """
+    if is_local:
+        against = "whoever sees what leaves the site, the server included"
+        neighbourhood = "any two cohorts that the site could have, with as many patients"
+        mechanism = "each site's update is clipped, and it adds Gaussian noise to it before sending"
+    else:
+        against = "whoever sees the models that the server sends out; the server is trusted"
+        neighbourhood = (
+            "two federations, in one of which a site's update is nothing; who answers is known"
+        )
+        mechanism = (
+            "each site's update is clipped, and the server adds Gaussian noise to their mean"
+        )
+    return PrivacyClaim(
+        epsilon=epsilon,
+        delta=delta,
+        unit=f"site: the update of a whole hospital, not a patient; against {against}",
+        neighbourhood=neighbourhood,
+        mechanism=mechanism,
+        sampling="none: sites are drawn in a fixed number by a known seed; it is given no credit",
+        composition="adaptive, over all rounds of this run (Renyi differential privacy)",
+        noise="follows from a seed" if is_reproducible else "from a cryptographic generator",
+        is_reproducible=is_reproducible,
+        not_covered=(
+            "figures that sites report, such as AUROC: they are exact",
+            "the number of patients, and which sites answer: both are taken to be known",
+            "what follows about a site from what is true of all",
+            "other runs with the same sites",
+            "the spacing of floating-point numbers, and how long a computation takes",
+        ),
+    )

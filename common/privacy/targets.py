@@ -39,6 +39,8 @@ class Target:
     """Of all rounds together."""
     noise_multiplier: float | None = None
     """Or the noise itself; epsilon follows from it."""
+    beside: tuple[Segment, ...] = ()
+    """What else is paid for out of the budget, such as noised figures."""
 
     def __post_init__(self) -> None:
         if (self.epsilon is None) == (self.noise_multiplier is None):
@@ -67,11 +69,20 @@ class Target:
         assert self.epsilon is not None
         assert self.rounds is not None
         steps = self.rounds * check_steps(steps_per_round, "steps per round")
-        return noise_for(self.epsilon, delta, sample_rate=sample_rate, num_steps=steps)
+        return noise_for(
+            self.epsilon, delta, sample_rate=sample_rate, num_steps=steps, beside=self.beside
+        )
 
 
 @lru_cache(maxsize=1024)
-def noise_for(epsilon: float, delta: float, *, sample_rate: float, num_steps: int) -> float:
+def noise_for(
+    epsilon: float,
+    delta: float,
+    *,
+    sample_rate: float,
+    num_steps: int,
+    beside: tuple[Segment, ...] = (),
+) -> float:
     """Return the least noise multiplier, to four digits, whose steps cost at most `epsilon`.
 
     Args:
@@ -79,6 +90,7 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, num_steps: in
         delta: > 0 and < 1.
         sample_rate: > 0 and <= 1.
         num_steps: of all planned rounds.
+        beside: what else the budget pays for.
 
     Raises:
         ConfigError: a value is out of range, or the largest noise is not enough.
@@ -89,7 +101,13 @@ def noise_for(epsilon: float, delta: float, *, sample_rate: float, num_steps: in
     check_steps(num_steps)
 
     def too_much(noise: float) -> float:
-        return epsilon_of([Segment(noise, sample_rate, num_steps)], delta) - epsilon
+        return epsilon_of([Segment(noise, sample_rate, num_steps), *beside], delta) - epsilon
+
+    if beside and epsilon_of(beside, delta) >= epsilon:
+        raise ConfigError(
+            f"privacy.figures_noise: the figures alone cost more than epsilon {epsilon:g}; use a "
+            "larger one, a larger evaluate_every, or figures: none"
+        )
 
     low, high = 1.0, 1.0
     while too_much(high) > 0:

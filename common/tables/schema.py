@@ -19,6 +19,7 @@ from fedward.common.registry import did_you_mean
 
 Scalar = str | int | float
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Sign = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class FieldSchema(Section):
@@ -159,6 +160,11 @@ class TableSchema(Section):
     """A site with fewer patients is refused."""
     image: ImageSchema | None = None
     """The images beside the table; absent: there are none."""
+    signs: tuple[Sign, ...] = Field(default=(), strict=False)
+    """Columns of what is (1) or is not (0) to be seen in the image; empty: nobody looked.
+
+    They are learnt beside the label, never told to a model. A site need not have them.
+    """
 
     @model_validator(mode="after")
     def _there_is_something_to_learn(self) -> "TableSchema":
@@ -173,12 +179,21 @@ class TableSchema(Section):
         names = [field.name for field in self.fields]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"fields: given twice: {', '.join(twice)}")
-        reserved = {self.label_column, self.patient_id, *self.exclude}
+        reserved = {self.label_column, self.patient_id, *self.exclude, *self.signs}
         if told := [name for name in names if name in reserved]:
             raise ValueError(
-                f"fields: {', '.join(told)} cannot be a feature as well as label, patient_id "
-                "or excluded"
+                f"fields: {', '.join(told)} cannot be a feature as well as label, sign, "
+                "patient_id or excluded"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _signs_are_seen_in_images(self) -> "TableSchema":
+        if self.signs and self.image is None:
+            raise ValueError("signs: they are seen in images, and the schema has none")
+        taken = {self.label_column, self.patient_id, *self.exclude}
+        if len(set(self.signs)) < len(self.signs) or taken & set(self.signs):
+            raise ValueError("signs: one is given twice, or is label, patient_id or excluded")
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,16 @@ from fedward.common.images.losses import (
 )
 from fedward.common.images.mask_metrics import row_figures
 from fedward.common.images.prepare import prepared_images
-from fedward.common.images.rows import HAS, IMAGE, IN_BATCH, MASK, MODALITIES, SPACING_MM
+from fedward.common.images.rows import (
+    HAS,
+    IMAGE,
+    IN_BATCH,
+    MASK,
+    MODALITIES,
+    SIGNS,
+    SPACING_MM,
+)
+from fedward.common.images.signs import PROBABILITY, condensed_signs, sign_figures, signs_loss
 from fedward.common.metrics import calibration_curve
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model
@@ -93,7 +102,11 @@ class CtTask:
         self.fields = schema.select(data.features)
         self.layout = layout_of(self.fields) if self.fields else None
         self.form = ImageForm(
-            self.image.size, len(self.images.structures), schema.num_classes, self.layout
+            self.image.size,
+            len(self.images.structures),
+            schema.num_classes,
+            self.layout,
+            schema.signs,
         )
         self.statistics_size = statistics_size(self.fields)
         if name == KIDNEY_TASK and KIDNEY not in self.images.structures:
@@ -116,22 +129,28 @@ class CtTask:
             ConfigError: the network cannot be built, or its two sides cannot be weighed.
         """
         needs_dice = self._loss.weights == "dynamic" and not self._validation_fraction
-        if needs_dice and self.answers == {"mask", "label"}:
+        if needs_dice and self.answers >= {"mask", "label"}:
             raise ConfigError(
                 "loss.weights: dynamic needs patients to measure the Dice on; set "
                 "data.validation_fraction, or loss.weights: fixed"
             )
         is_accounted = isinstance(self._private, Accounted)
-        if is_accounted and self._loss.weights == "dynamic" and len(self.answers) == 2:
+        if is_accounted and self._loss.weights == "dynamic" and self.answers >= {"mask", "label"}:
             raise ConfigError(
                 "loss.weights: dynamic follows the Dice of patients, which is not accounted "
                 "under privacy.mode: dp-sgd; use loss.weights: fixed"
+            )
+        balance = self._loss.class_balance
+        if balance is not None and len(balance) != self.schema.num_classes:
+            raise ConfigError(
+                f"loss.class_balance: {len(balance)} figures for {self.schema.num_classes} classes "
+                f"of schema {self.schema.name}; expected one for each"
             )
         return self._new_model()
 
     @cached_property
     def answers(self) -> frozenset[str]:
-        """Which of `mask` and `label` the network answers with."""
+        """Which of `mask`, `label` and `signs` the network answers with."""
         nobody = {
             IMAGE: torch.zeros(0, 1, *self.form.size),
             "patient_id": torch.zeros(0, dtype=torch.int64),
@@ -144,14 +163,16 @@ class CtTask:
 
     @property
     def primary_metric(self) -> str:
-        """AUROC where the network classifies, else the Dice of the first structure."""
+        """AUROC where the network classifies, else Dice or AUROC of the first structure or sign."""
+        if self.answers == {"signs"}:
+            return f"auroc.{self.schema.signs[0]}"
         classifies = "label" in self.answers or not self.images.structures
         return "auroc" if classifies else primary_mask_figure(self.images.structures)
 
     @property
     def secondary_metric(self) -> str | None:
         """The Dice of the first structure where the network does both."""
-        both = self.answers == {"mask", "label"}
+        both = self.answers >= {"mask", "label"}
         return primary_mask_figure(self.images.structures) if both else None
 
     def local_statistics(self, source: TableSource, split: Split) -> Statistics:
@@ -217,6 +238,8 @@ class CtTask:
         if "label" in outputs:
             kept["probability"] = torch.softmax(outputs["label"].double(), dim=1)
             kept["labelled"] = batch[IN_BATCH + "label"]
+        if "signs" in outputs:
+            kept |= condensed_signs(outputs["signs"], batch[SIGNS])
         if "mask" in outputs:
             usable = batch[IN_BATCH + MASK] & batch[IN_BATCH + IMAGE]
             kept["masked"] = usable
@@ -232,7 +255,11 @@ class CtTask:
     def metrics(self, kept: Kept) -> dict[str, Metric]:
         """Return the figures of classes and masks, each with its interval and n."""
         known = {key: value.numpy() for key, value in kept.items()}
-        return self._figures(known)
+        found = self._figures(known)
+        if PROBABILITY in known:
+            # Not of subgroups, whose counts by class a hospital weighs for the label alone.
+            found |= sign_figures(known, self.schema.signs, self.images.label_of)
+        return found
 
     def details(self, kept: Kept) -> dict[str, Any]:
         """Return the calibration curve (two classes) and the figures of each subgroup."""
@@ -257,6 +284,9 @@ class CtTask:
             }
         return found
 
+    def outcomes(self, kept: Kept) -> None:
+        """Return nothing: a row may have a mask, a class, or both."""
+
     def _figures(self, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, Metric]:
         found: dict[str, Metric] = {}
         if "probability" in known:
@@ -266,7 +296,10 @@ class CtTask:
         return found
 
     def _weighted(self, outputs: dict[str, Tensor], batch: Batch, *, weights: Weights) -> Tensor:
-        """Return (B,); a head that is missing leaves all the weight to the other."""
+        """Return (B,); a head that is missing leaves all the weight to the other.
+
+        Signs count `sign_weight` times as much as the label does, each.
+        """
         losses = []
         both = "mask" in outputs and "label" in outputs
         if "mask" in outputs:
@@ -277,6 +310,10 @@ class CtTask:
             own = classification_loss(outputs["label"], batch["label"], self._loss)
             labelled = batch[IN_BATCH + "label"]
             losses.append(own * labelled * (weights.classification if both else 1.0))
+        if "signs" in outputs:
+            share = weights.classification if "mask" in outputs else 1.0
+            own = signs_loss(outputs["signs"], batch[SIGNS])
+            losses.append(own * self._loss.sign_weight * share)
         return torch.stack(losses).sum(0)
 
     def _new_model(self) -> nn.Module:
@@ -322,6 +359,8 @@ class CtTask:
             "patient_id": torch.from_numpy(table.patient_id),
         }
         rows |= {IN_BATCH + name: torch.from_numpy(flag) for name, flag in has.items()}
+        if self.schema.signs:
+            rows[SIGNS] = torch.from_numpy(arrays[SIGNS])
         if self.layout is not None:
             encoded = encode(table, self.fields, statistics)
             rows["features"] = torch.from_numpy(encoded * has["table"][:, None])

@@ -100,6 +100,9 @@ class CtFingerprint:
         del kept
         return {}
 
+    def outcomes(self, kept: Kept) -> None:
+        """Return nothing."""
+
 
 def _numbers(table: Table) -> PatientDataset:
     patients = np.unique(table.patient_id)

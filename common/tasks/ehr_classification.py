@@ -21,6 +21,7 @@ from fedward.common.task import (
     Kept,
     Loss,
     Metric,
+    Outcomes,
     PatientDataset,
     SiteData,
     Split,
@@ -182,6 +183,12 @@ class EhrClassification:
                 for key, rows in groups.items()
             }
         return found
+
+    def outcomes(self, kept: Kept) -> Outcomes | None:
+        """Return labels and probabilities of class 1; None with more than two classes."""
+        if self.schema.num_classes != 2:
+            return None
+        return kept["label"].numpy() == 1, _probability(kept["logits"])[:, 1]
 
     def _metrics(self, outputs: Tensor, label: Any) -> dict[str, Metric]:
         probability_NC = _probability(outputs)

@@ -1,10 +1,11 @@
-"""`fedward privacy`: what the hospital has spent of its patients' privacy, and what is left."""
+"""`fedward privacy`: what was spent of the patients' privacy, and whether a claim holds."""
 
 import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedward.deploy.commands import privacy_audit, privacy_curve
 from fedward.deploy.commands.audit import add_site, existing_database
 from fedward.deploy.commands.parsing import Commands, add_command, add_group
 
@@ -26,8 +27,8 @@ def add(commands: Commands) -> None:
     verbs = add_group(
         commands,
         "privacy",
-        about="what was spent of the patients' privacy, over all runs and studies",
-        examples="  fedward privacy status --site site.yaml",
+        about="what was spent of the patients' privacy, and whether what is claimed is kept",
+        examples="  fedward privacy status --site site.yaml\n  fedward privacy audit private_heart",
     )
     status = add_command(
         verbs,
@@ -38,6 +39,8 @@ def add(commands: Commands) -> None:
     )
     add_site(status)
     status.add_argument("--json", action="store_true", help="for scripts")
+    privacy_audit.add(verbs)
+    privacy_curve.add(verbs)
 
 
 def _status(args: argparse.Namespace) -> int:

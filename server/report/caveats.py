@@ -64,9 +64,11 @@ def privacy(run: RunRecord) -> str:
     """Return what the run's summary says about privacy, and no more."""
     spent = [s.epsilon for s in run.federated.sites.values() if s.epsilon is not None]
     if spent:
+        claim = run.facts.get("privacy", {})
+        unit = str(claim.get("unit", "patient")).split(":")[0]
         return (
-            f"Sites accounted for differential privacy up to epsilon {max(spent):.2f} "
-            "(unit, delta and composition are in the sites' ledgers)."
+            f"Sites accounted for differential privacy up to epsilon {max(spent):.2f}; the unit is "
+            f"the {unit}. The claim in full is in summary.json, under privacy."
         )
     return (
         "Privacy: none is claimed. Patients' rows stayed at their sites, but updates and figures "

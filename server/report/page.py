@@ -36,6 +36,8 @@ from fedward.server.report.charts_sites import arms_chart, calibration_chart
 from fedward.server.report.monitoring import Monitoring, read_monitoring
 from fedward.server.report.monitoring_section import Section, section
 from fedward.server.report.pictures import Picture, read_pictures
+from fedward.server.report.privacy_section import Section as PrivacySection
+from fedward.server.report.privacy_section import privacy_section
 from fedward.server.report.record import RunRecord, read_run
 from fedward.server.report.series import Rounds, read_lines, tabulate
 from fedward.server.report.subgroups import subgroup_table
@@ -70,7 +72,13 @@ def build_report(run_dir: Path) -> Path:
     rounds = tabulate(lines, list(run.federated.sites))
     pictures = read_pictures(run_dir, run.federated.sites)
     path = run_dir / "report.html"
-    page = render(run, rounds, pictures, monitoring=read_monitoring(run_dir, lines))
+    page = render(
+        run,
+        rounds,
+        pictures,
+        monitoring=read_monitoring(run_dir, lines),
+        private=privacy_section(run.facts.get("privacy"), lines),
+    )
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -81,6 +89,7 @@ def render(
     pictures: Sequence[Picture] = (),
     *,
     monitoring: Monitoring | None = None,
+    private: PrivacySection | None = None,
 ) -> str:
     """Return the whole page."""
     environment = Environment(
@@ -95,7 +104,9 @@ def render(
     charts = _charts(run, rounds, found)
     watched = None if monitoring is None else _watched(run, monitoring)
     scripts = [get_plotlyjs(), _asset("report.js")]
-    drawn = chain(*charts.values(), watched.charts if watched else ())
+    drawn = chain(
+        *charts.values(), watched.charts if watched else (), private.charts if private else ()
+    )
     data = _json({chart.key: chart.spec for chart in drawn})
     return environment.get_template(
         "report.jinja"
@@ -110,6 +121,7 @@ def render(
         answers=found,
         has_local="local" in run.baselines,
         watched=watched,
+        private=private,
         caveats=caveats(run, [c for one in found for c in one.sites], monitoring),
         pictures=pictures,
         fold_pictures=len(pictures) > MAX_OPEN_PICTURES,

@@ -161,7 +161,7 @@ def read_run(run_dir: Path) -> RunRecord:
 def parse_run(summary: Mapping[str, Any], config_text: str = "") -> RunRecord:
     """Return the record that a summary describes."""
     plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
-    kept = ("versions", "seconds", "bytes", "monitor")
+    kept = ("versions", "seconds", "bytes", "monitor", "privacy")
     nested = {k: summary[k] for k in kept if _is_dict(summary.get(k))}
     return RunRecord(
         facts={**plain, **nested},

@@ -24,7 +24,6 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from fedward.client.optimizers import Optimizer, OptimizerSettings
 from fedward.client.privacy.method import method_for
-from fedward.client.privacy.noise import NoiseSource, SecretNoise, SeededNoise
 from fedward.client.privacy.patients import Patients
 from fedward.client.privacy.stack import PrivateSite
 from fedward.client.privacy.step import Mechanism, PrivateStep
@@ -37,6 +36,7 @@ from fedward.common.models import build
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model
 from fedward.common.parameters import ParameterSet
+from fedward.common.privacy.noise import NoiseSource, SecretNoise, SeededNoise
 from fedward.common.quiet import quiet_third_parties
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.task import Batch, Loss, PatientDataset

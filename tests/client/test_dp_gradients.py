@@ -10,6 +10,7 @@ from fedward.client.privacy.method import Method, method_for
 from fedward.client.privacy.patients import Patients
 from fedward.common.config.image import LossConfig
 from fedward.common.images.losses import classification_loss, deep_segmentation_loss
+from fedward.common.images.signs import signs_loss
 from fedward.common.models import build, models
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model, image_models
@@ -36,7 +37,12 @@ IMAGES: list[tuple[str, dict[str, Any]]] = [
     ("seg-resnet", {"filters": 4, "class_head": True}),
     ("nnunet", {"filters": 4, "max_filters": 8, "class_head": True}),
     ("resnet3d", {"depth": 10, "width": 4}),
+    ("resformer", {"preset": "small", "width": 4}),
+    ("dsmt-net", {"preset": "small", "widths": [4, 8]}),
     ("small-cnn", {"channels": [8, 4], "hidden": [8, 8]}),
+    ("cme-resnet", {"preset": "small", "width": 4}),
+    ("cme-densenet", {"preset": "small", "width": 4, "blocks": [2, 2]}),
+    ("cme-alexnet", {"preset": "small", "width": 4}),
     ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "feature_size": 4}),
     ("tmss", VIT),
 ]
@@ -69,6 +75,8 @@ def image_loss(form: ImageForm) -> Loss:
             terms.append(found * batch["mask.image"])  # as `CtTask` has it
         if "label" in outputs:
             terms.append(classification_loss(outputs["label"], batch["label"], config))
+        if "signs" in outputs:
+            terms.append(signs_loss(outputs["signs"], batch["signs"]))
         return torch.stack(terms).sum(0)
 
     return loss

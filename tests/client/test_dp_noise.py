@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.stats import chi2, kstest
 from torch import Tensor
 
-from fedward.client.privacy import noise
-from fedward.client.privacy.noise import NoiseSource, SecretNoise, SeededNoise
+from fedward.common.privacy import noise
+from fedward.common.privacy.noise import NoiseSource, SecretNoise, SeededNoise
 
 ERROR_RATE = 1e-6
 """Of each statistical test here: the probability that right noise fails it."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import binom, chi2
 
-from fedward.client.privacy.noise import SecretNoise
 from fedward.client.privacy.sampling import PoissonSampler, capped
+from fedward.common.privacy.noise import SecretNoise
 from fedward.common.task import PatientDataset
 from tests.client.plain_training import generated_table
 

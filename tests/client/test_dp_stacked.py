@@ -11,7 +11,6 @@ from torch.func import functional_call
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.privacy.ghost import clipped_sums, recorded, trained_layers
 from fedward.client.privacy.method import Method
-from fedward.client.privacy.noise import NoiseSource, SeededNoise
 from fedward.client.privacy.patients import Patients
 from fedward.client.privacy.sampling import PoissonSampler
 from fedward.client.privacy.stack import PrivateSite
@@ -21,6 +20,7 @@ from fedward.client.stacked import StackedResult, train_stacked
 from fedward.client.training import LocalResult, PlainStep, train_locally
 from fedward.common.models import build
 from fedward.common.parameters import ParameterSet
+from fedward.common.privacy.noise import NoiseSource, SeededNoise
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.task import PatientDataset
 from tests.client.plain_training import cross_entropy, dense_layout, generated_table

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2
@@ -14,15 +15,15 @@ from fedward.client.corrections import Pull
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.privacy.clipping import ClippedSum, PatientGradients
 from fedward.client.privacy.method import Method
-from fedward.client.privacy.noise import NoiseSource, SeededNoise
 from fedward.client.privacy.patients import Patients
 from fedward.client.privacy.sampling import PoissonSampler
-from fedward.client.privacy.step import Mechanism, PrivateStep
+from fedward.client.privacy.step import Mechanism, PrivateStep, signal_to_noise
 from fedward.client.sampling import IndexBatch
 from fedward.client.training import PlainStep, train_locally
 from fedward.common.errors import ConfigError
 from fedward.common.models import build
 from fedward.common.parameters import ParameterSet
+from fedward.common.privacy.noise import NoiseSource, SeededNoise
 from fedward.common.randomness import seeded_global_torch
 from fedward.common.task import Batch, Loss, PatientDataset
 from tests.client.plain_training import cross_entropy, dense_layout, generated_table
@@ -342,17 +343,32 @@ def test_the_tally_says_how_many_were_clipped_and_how_loud_the_noise_was() -> No
     batch, model = four_rows(), new_model()
     norms = plain_gradients(model, cross_entropy, batch).flat_GP.norm(dim=1)
     bound = float(norms.sort().values[:2].mean())
-    step = private_step(sigma=2.0, max_norm=bound)
-    sum_norm = float(plain_gradients(model, cross_entropy, batch).clipped_sum(bound).norm())
+    step = private_step(sigma=0.02, max_norm=bound, expected=4.0)
+    before = weights(model)
     step(model, batch)
-    num_weights = len(weights(model))
+    num_weights = len(before)
+    noised = float((4.0 * (before - weights(model))).norm())
     found = step.tally.summary(step.mechanism, num_weights)
+    share = noised**2 / ((0.02 * bound) ** 2 * num_weights)
     assert found == {
         "num_steps": 1.0,
         "clipped": 0.75,
         "left_out": 0.0,
-        "signal_to_noise": pytest.approx(sum_norm / (2.0 * bound * num_weights**0.5)),
+        "signal_to_noise": pytest.approx((share - 1) ** 0.5),
     }
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 3.0])
+def test_signal_over_noise_is_seen_in_the_noised_sums_alone(ratio: float) -> None:
+    rng, num_weights, num_steps = np.random.default_rng(5), 4000, 100
+    mechanism = Mechanism(2.0, 0.5, 10.0)
+    noise = rng.normal(0.0, mechanism.deviation, (num_steps, num_weights))
+    signal = np.full(num_weights, ratio * mechanism.deviation)
+    energy = float(((noise + signal) ** 2).sum(1).mean())
+    found = signal_to_noise(energy, mechanism, num_weights)
+    # The energy's relative deviation is sqrt(2 (1 + 2 r^2) / (P steps)); 5 of them: 6e-7.
+    slack = 5 * (2 * (1 + 2 * ratio**2) / (num_weights * num_steps)) ** 0.5
+    assert ratio**2 - slack <= found**2 <= ratio**2 + slack
 
 
 @pytest.mark.parametrize(

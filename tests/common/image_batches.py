@@ -9,8 +9,9 @@ from fedward.common.task import Batch
 from tests.client.plain_training import Layout
 
 LAYOUT = Layout(("age", "sex", "ph"), (0, 2, 5), (2, 5, 7))
-FORM_2D = ImageForm((16, 32), 2, 3, LAYOUT)
-FORM_3D = ImageForm((16, 16, 32), 1, 2, LAYOUT)
+SIGNS = ("lucency", "retraction")
+FORM_2D = ImageForm((16, 32), 2, 3, LAYOUT, SIGNS)
+FORM_3D = ImageForm((16, 16, 32), 1, 2, LAYOUT, SIGNS)
 
 
 def without(form: ImageForm, *, structures: bool = False, classes: bool = False) -> ImageForm:
@@ -30,6 +31,9 @@ def images(form: ImageForm, num_rows: int, *, seed: int = 0) -> Batch:
             0, form.num_structures + 1, (num_rows, *form.size), generator=generator
         ).byte(),
         "label": torch.randint(0, max(form.num_classes, 1), (num_rows,), generator=generator),
+        "signs": torch.randint(-1, 2, (num_rows, len(form.signs)), generator=generator).to(
+            torch.int8
+        ),
         "spacing_mm": torch.ones(num_rows, 3),
         "mask.image": there,
         "mask.table": there.clone(),

@@ -84,10 +84,26 @@ def test_what_uses_patients_beside_the_account_is_refused_and_passes_without_pri
         run_config_from_dict(values(DP_SGD, **more))
 
 
-def test_a_private_run_is_not_sent_to_hospitals_yet() -> None:
+def test_hospitals_can_be_asked_for_a_private_run() -> None:
     check_deployable(run_config_from_dict(values(None)))
-    with pytest.raises(ConfigError, match="simulations only"):
-        check_deployable(run_config_from_dict(values(DP_SGD)))
+    check_deployable(run_config_from_dict(values(DP_SGD)))
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"figures": "noised"}, "is needed there"),
+        ({"figures_noise": 3.0}, "goes with figures: noised"),
+        ({"figures": "none", "figures_noise": 3.0}, "goes with figures: noised"),
+        ({"figures": "noised", "figures_noise": -1.0}, "figures_noise"),
+        ({"figures": "some"}, "exact"),
+    ],
+)
+def test_noised_figures_need_their_noise(figures: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run_config_from_dict(values(DP_SGD | figures))
+    run_config_from_dict(values(DP_SGD | {"figures": "noised", "figures_noise": 3.0}))
+    run_config_from_dict(values(DP_SGD | {"figures": "none"}))
 
 
 def test_the_schemas_ranges_scale_where_no_patient_is_asked() -> None:

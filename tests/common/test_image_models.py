@@ -28,15 +28,23 @@ CASES: list[tuple[str, Own]] = [
     ("seg-resnet", {"filters": 4, "class_head": True}),
     ("nnunet", {"filters": 4, "max_filters": 8, "class_head": True}),
     ("nnunet", {"filters": 4, "residual": True, "deep_supervision": 0}),
+    ("resformer", {"preset": "small", "width": 4}),
+    ("resformer", {"preset": "small", "width": 4, "order": "parallel", "window": 3, "dfe": False}),
+    ("dsmt-net", {"preset": "small", "widths": [4, 8]}),
+    ("dsmt-net", {"widths": [4, 8], "scales": "middle", "tasks": ["label", "signs"]}),
     ("resnet3d", {"depth": 10, "width": 4}),
     ("resnet3d", {"depth": 50, "width": 2, "norm": "instance"}),
     ("small-cnn", {"channels": [8, 4], "hidden": [8, 8]}),
+    ("cme-resnet", {"preset": "small", "width": 2}),
+    ("cme-densenet", {"preset": "small", "width": 4, "blocks": [2, 2]}),
+    ("cme-alexnet", {"preset": "small", "width": 4}),
     ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "feature_size": 4}),
     ("concat-fusion", {"depth": 10, "width": 4, "hidden": 8, "mask": False}),
     ("tmss", VIT),
 ]
 FUSING = ("concat-fusion", "tmss")
-CLASSIFYING = ("resnet3d", "small-cnn")
+CLASSIFYING = ("resnet3d", "small-cnn", "cme-resnet", "cme-densenet", "cme-alexnet")
+MULTITASK = {"resformer": ["mask", "label"], "dsmt-net": ["mask", "label", "signs"]}
 FORMS = [FORM_2D, FORM_3D]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 every_network = pytest.mark.parametrize(("name", "own"), CASES, ids=NAMES)
@@ -74,6 +82,9 @@ def test_a_batch_of_any_size_gives_masks_and_logits_of_the_form(
 @every_network
 def test_what_a_network_answers_with_is_what_it_was_built_for(name: str, own: Own) -> None:
     outputs = built(name, own, FORM_3D).eval()(images(FORM_3D, 2))
+    if name in MULTITASK:
+        assert set(outputs) == set(own.get("tasks", MULTITASK[name]))
+        return
     segments = name not in CLASSIFYING and own.get("mask", True)
     classifies = not segments or name in FUSING or own.get("class_head", False)
     assert set(outputs) == set(["mask"] * segments + ["label"] * classifies)
@@ -356,6 +367,12 @@ def test_every_registered_network_has_a_case_here_or_a_file_of_its_own() -> None
         ("seg-resnet", {"filters": 8, "class_head": True}),
         ("unetr", {**VIT, "class_head": True}),
         ("tmss", VIT),
+        ("resformer", {"preset": "small", "width": 8}),
+        ("resformer", {"preset": "small", "width": 8, "order": "parallel", "dfe": False}),
+        ("dsmt-net", {"preset": "small", "widths": [8, 16], "middle": 1}),
+        ("cme-resnet", {"preset": "small"}),
+        ("cme-densenet", {"preset": "small"}),
+        ("cme-alexnet", {"preset": "small"}),
     ],
 )
 def test_how_bright_a_lesion_is_can_be_learnt(name: str, own: Own) -> None:

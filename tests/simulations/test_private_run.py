@@ -146,3 +146,47 @@ def test_a_delta_that_would_publish_a_patient_is_refused(tmp_path: Path) -> None
     loose = [one for one in PRIVATE if "delta" not in one]
     with pytest.raises((ConfigError, QuorumLostError), match="one over the"):
         run(tmp_path, *loose, "privacy.delta=0.05", "sampling.max_skipped_rounds=0")
+
+
+def test_noised_figures_are_paid_for_out_of_the_same_budget(tmp_path: Path) -> None:
+    noised = run(tmp_path, *PRIVATE, "privacy.figures=noised", "privacy.figures_noise=6")
+    assert not any("eval_loss" in one.get("metrics", {}) for one in lines(noised))
+    assert noised.summary["global"]["metrics"]["auroc"]["value"] is not None
+    exact = run(tmp_path / "exact", *PRIVATE, "evaluate_every=4")
+    for site, found in noised.summary["sites"].items():
+        assert 6 * 0.99 < found["epsilon"] <= 6
+        assert "calibration" not in found, "an exact figure"
+        told = {
+            name: [one for one in lines(which) if one["site"] == site and one["phase"] == "train"]
+            for name, which in (("noised", noised), ("exact", exact))
+        }
+        noise = {name: rounds[0]["privacy"]["noise_multiplier"] for name, rounds in told.items()}
+        assert noise["noised"] > noise["exact"], "figures cost, so that training has less"
+    seldom = run(
+        tmp_path / "seldom",
+        *PRIVATE,
+        *("privacy.figures=noised", "privacy.figures_noise=6", "evaluate_every=4"),
+    )
+    first, often = (
+        next(one for one in lines(which) if one["phase"] == "train" and one["site"])
+        for which in (seldom, noised)
+    )
+    assert first["privacy"]["noise_multiplier"] < often["privacy"]["noise_multiplier"]
+
+
+def test_figures_that_cost_more_than_the_budget_are_refused(tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, QuorumLostError), match="the figures alone cost more"):
+        run(
+            tmp_path,
+            *PRIVATE,
+            *("privacy.figures=noised", "privacy.figures_noise=0.4"),
+            "sampling.max_skipped_rounds=0",
+        )
+
+
+def test_a_run_may_tell_nothing_of_test_patients(tmp_path: Path) -> None:
+    silent = run(tmp_path, *PRIVATE, "privacy.figures=none", "rounds=1")
+    assert silent.summary["global"]["metrics"] == {}
+    evaluated = [one for one in lines(silent) if one["phase"] == "evaluate"]
+    assert evaluated
+    assert not any(one.get("metrics") for one in evaluated)

@@ -1,0 +1,176 @@
+"""What a private round draws on: random numbers, and the budget of the patients.
+
+At a hospital the numbers are secret, and a round is written into the site's ledger before it is
+trained. In a simulation both follow from the run: the numbers from its seed, and what was spent
+from its own rounds before.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedward.client.privacy.data_set import DataSet
+from fedward.client.privacy.entries import Planned
+from fedward.client.privacy.ledger import PrivacyLedger
+from fedward.common.errors import BudgetSpentError, ConfigError, RefusedError
+from fedward.common.privacy.accounting import Segment, epsilon_of, merged
+from fedward.common.privacy.noise import NoiseSource, SecretNoise, SeededNoise
+from fedward.common.randomness import torch_generator
+from fedward.common.records import Binding
+
+ROUNDING = 1e-9
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is about to be spent.
+
+    Args:
+        segment: all steps that are planned.
+        delta: of the run.
+        epsilon: the most that the run may spend at a site; None: what its rounds come to.
+        what: training, or the statistic that leaves.
+    """
+
+    segment: Segment
+    delta: float
+    epsilon: float | None = None
+    what: str = TRAINING
+
+
+class Account(Protocol):
+    """Where a site's private rounds get their randomness, and what they are paid from."""
+
+    coins: NoiseSource | None
+    """Draws patients; None: the round's own generator does."""
+
+    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+        """Return the source of the noise of one round; every number of it is used once."""
+
+    def reserve(
+        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
+    ) -> tuple[Segment, ...]:
+        """Pay, and return everything that the run has spent at the site with it.
+
+        Args:
+            site: whose patients.
+            binding: of the message that asks.
+            cost: what is planned.
+            before: what the run spent there, as far as the site's store remembers.
+
+        Raises:
+            BudgetSpentError, RefusedError: it is more than there is.
+        """
+
+
+class SeededAccount:
+    """The account of simulated sites: **whoever knows the seed can take the noise off again**.
+
+    Args:
+        seed: of the run.
+    """
+
+    coins: NoiseSource | None = None
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+        """Return numbers that follow from the seed, the site and the round."""
+        purpose = "privacy-noise" if what == TRAINING else f"privacy-noise-{what}"
+        number = binding.round_number
+        return SeededNoise(
+            torch_generator(self._seed, purpose=purpose, site=site, round_number=number)
+        )
+
+    def reserve(
+        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
+    ) -> tuple[Segment, ...]:
+        """Return what was spent with it, if that is no more than the run may.
+
+        Raises:
+            BudgetSpentError: it is.
+        """
+        history = merged([*before, cost.segment])
+        check_run_budget(site, history, cost)
+        return history
+
+
+class SiteAccount:
+    """The account of one run at a hospital.
+
+    Args:
+        ledger: of the site.
+        data: whose patients.
+        study: the run's name, for people.
+    """
+
+    def __init__(self, ledger: PrivacyLedger, data: DataSet, *, study: str) -> None:
+        self.ledger = ledger
+        self.data = data
+        self._study = study
+        self.coins: NoiseSource | None = SecretNoise()
+        self._noise = SecretNoise()
+
+    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+        """Return numbers that nobody can know."""
+        return self._noise
+
+    def reserve(
+        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
+    ) -> tuple[Segment, ...]:
+        """Write it down in the ledger, on disk, and return what the run has spent.
+
+        Raises:
+            RefusedError: the site's budget or the run's is spent, or delta promises nothing.
+            StorageError: the ledger is damaged, or cannot be written; then nothing is trained.
+        """
+        planned = Planned(
+            message_id=name_of(binding),
+            run_key=binding.run_key,
+            study=self._study,
+            round_number=binding.round_number,
+            segments=(cost.segment,),
+            delta=cost.delta,
+            purpose=cost.what,
+        )
+
+        def check(history: tuple[Segment, ...]) -> None:
+            check_run_budget(site, history, cost)
+
+        try:
+            return self.ledger.reserve(planned, self.data, check_run=check).of_run
+        except (BudgetSpentError, ConfigError) as error:
+            raise RefusedError(f"privacy: {error}") from error
+
+    def release(self, binding: Binding) -> None:
+        """Write down that the result of a message leaves now.
+
+        Raises:
+            RefusedError: nothing was reserved for it, or its result has left already.
+            StorageError: it cannot be written; then nothing leaves.
+        """
+        self.ledger.release(name_of(binding))
+
+
+def check_run_budget(site: str, history: Sequence[Segment], cost: Cost) -> None:
+    """Return if a run may have spent `history` at a site.
+
+    Raises:
+        BudgetSpentError: it may not.
+    """
+    if cost.epsilon is None:
+        return
+    epsilon = epsilon_of(history, cost.delta)
+    if not epsilon <= cost.epsilon * (1 + ROUNDING):
+        raise BudgetSpentError(
+            f"site {site}: {cost.what} of this round would bring epsilon to {epsilon:.3g}, above "
+            f"privacy.epsilon {cost.epsilon:g}; the run was planned for fewer rounds"
+        )
+
+
+def name_of(binding: Binding) -> str:
+    """Return what a message is called in the ledger: equal for a message that comes again."""
+    return hashlib.sha256(binding.text.encode()).hexdigest()

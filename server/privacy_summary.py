@@ -1,0 +1,140 @@
+"""What `summary.json` says under `privacy`: the claim in full, per site what it is made of.
+
+Nothing of it is new: it is put together from the history, which holds what each site told.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from fedward.common.config.run import RunConfig
+from fedward.common.privacy.claim import PrivacyClaim, dp_sgd_claim, update_claim
+from fedward.common.privacy.targets import drowning
+from fedward.common.privacy.updates import UpdateNoise
+from fedward.common.study import Study
+from fedward.server.history import Entry
+
+MAX_WARNED = 10
+SEEDED = (
+    "The noise follows from the run's seed: whoever knows the seed can take it off again. This is "
+    "a simulation; at hospitals noise comes from a cryptographic generator."
+)
+
+
+def privacy_summary(
+    study: Study, history: Sequence[Entry], baselines: Sequence[str]
+) -> dict[str, Any]:
+    """Return what a private run promises at most, to whom, and what it does not cover.
+
+    Args:
+        study: the run.
+        history: of the run, whole.
+        baselines: that were trained as well.
+    """
+    config = study.config
+    spent = epsilons(history)
+    if config.privacy is None or config.privacy.delta is None or not spent:
+        return {}
+    told = [e for e in history if e.phase == "train" and e.site is not None and e.privacy]
+    claim = _claim(config, max(spent.values())).to_dict()
+    claim["composition"] = "adaptive, over all rounds of this run (Renyi differential privacy)"
+    claim["not_covered"] += _not_covered(config, baselines)
+    claim["mode"] = config.privacy.mode
+    claim["sites"] = {
+        site: _of_site([e for e in told if e.site == site], spent)
+        for site in sorted({e.site for e in told if e.site is not None})
+    }
+    claim["warnings"] = [*_warnings(study, told)]
+    return {"privacy": claim}
+
+
+def epsilons(history: Sequence[Entry]) -> dict[str | None, float]:
+    """Return what each site has spent; under None what the server's noise has cost each of them."""
+    return {e.site: e.epsilon for e in history if e.epsilon is not None}
+
+
+def _claim(config: RunConfig, epsilon: float) -> PrivacyClaim:
+    privacy, is_simulated = config.privacy, config.data.is_simulated
+    assert privacy is not None
+    assert privacy.delta is not None
+    if privacy.protects_sites:
+        is_local = privacy.mode == "local"
+        return update_claim(epsilon, privacy.delta, is_local=is_local, is_reproducible=is_simulated)
+    return dp_sgd_claim(epsilon, privacy.delta, is_reproducible=is_simulated)
+
+
+def _not_covered(config: RunConfig, baselines: Sequence[str]) -> Iterator[str]:
+    assert config.privacy is not None
+    if config.privacy.protects_sites:
+        if baselines:
+            yield f"the baselines {', '.join(baselines)}: they are trained without noise"
+        return
+    if config.data.is_simulated:
+        yield (
+            "other runs and repetitions on the same patients: a simulation accounts for itself "
+            "alone"
+        )
+    else:
+        yield "other runs on the same patients: each hospital counts those in a ledger of its own"
+    if baselines:
+        yield (
+            f"the baselines {', '.join(baselines)}, which are trained on the same patients with a "
+            "budget of their own"
+        )
+
+
+def _of_site(lines: Sequence[Entry], spent: dict[str | None, float]) -> dict[str, Any]:
+    """Return what a site told last, and means over its rounds of what differs in each."""
+    last = lines[-1]
+    found: dict[str, Any] = {
+        "rounds": len(lines),
+        "epsilon": spent.get(last.site, spent.get(None)),
+        **{
+            name: last.privacy[name]
+            for name in ("delta", "noise_multiplier", "sample_rate")
+            if name in last.privacy
+        },
+    }
+    for name in ("signal_to_noise", "clipped"):
+        values = [e.privacy[name] for e in lines if name in e.privacy]
+        if values:
+            found[name] = fmean(values)
+    return found
+
+
+def _warnings(study: Study, told: Sequence[Entry]) -> Iterator[str]:
+    config = study.config
+    assert config.privacy is not None
+    num_parameters = study.initial[0].size
+    if config.privacy.protects_sites:
+        by_round = [e.round_number for e in told]
+        num_sites = min((by_round.count(number) for number in set(by_round)), default=1)
+        noise = UpdateNoise.of(config.privacy, config.rounds)
+        said = noise.drowning(num_sites=num_sites, num_parameters=num_parameters)
+        yield from [said] if said else []
+    else:
+        newest = {e.site: e for e in told}
+        drowned = [
+            f"{site}: {said}"
+            for site, entry in newest.items()
+            if (said := _drowning(config, entry, num_parameters)) is not None
+        ]
+        yield from drowned[:MAX_WARNED]
+        if len(drowned) > MAX_WARNED:
+            yield f"The same holds for {len(drowned) - MAX_WARNED} more sites."
+    if config.data.is_simulated:
+        yield SEEDED
+
+
+def _drowning(config: RunConfig, entry: Entry, num_parameters: int) -> str | None:
+    """Return the warning of a site that trains by DP-SGD; None: there is a signal to be seen."""
+    local, count = config.local, entry.num_examples or 1
+    steps = local.steps or (local.epochs or 0) * math.ceil(count / local.batch_size)
+    return drowning(
+        entry.privacy["noise_multiplier"],
+        num_patients=count,
+        patients_per_step=entry.privacy["sample_rate"] * count,
+        num_steps=steps * config.rounds,
+        num_parameters=num_parameters,
+    )

@@ -1,0 +1,185 @@
+"""Patients who stand out as far as clipping lets them, and whether an update shows that they did.
+
+The network of the run gets one more input column per canary. A canary has a large value in its own
+column, which is 0 for everybody else: what the weights of that column become depends on this
+canary and on noise, on nothing else. So m canaries are m separate attacks in one training, and
+each is about as strong as one can be, whatever the network behind its first layer.
+
+Everything behind the data is the run's own: its kind of network, the way it is clipped, the noise.
+
+Source: the gradient canaries of Steinke et al. 2023, arXiv:2305.08846, section 6, as inputs (ours),
+so that they pass the clipping whose absence must be seen.
+
+Legend: M canaries, N rows, F columns, P values that travel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fedward.common.errors import ConfigError
+from fedward.common.models.layout import FieldLayout, num_columns
+from fedward.common.parameters import ParameterSet
+from fedward.common.tables.encode import FieldLayout as Columns
+from fedward.common.task import Batch, Loss, PatientDataset
+
+FEATURES = "features"
+LOUDNESS = 16.0
+"""Wanted length of a canary's gradient over the bound, so that clipping that is missing shows.
+
+A network that normalises its inputs (FT-Transformer) does not let it grow so far."""
+MAX_VALUE = 2.0**24
+FEW = 8
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+def widened(layout: FieldLayout, num_canaries: int) -> Columns:
+    """Return the layout of a table with one more column per canary, at the end."""
+    width = num_columns(layout)
+    starts = range(width, width + num_canaries)
+    return Columns(
+        (*layout.names, *(f"canary {number}" for number in range(num_canaries))),
+        (*layout.starts, *starts),
+        (*layout.stops, *(start + 1 for start in starts)),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Attacked:
+    """The model as it is sent to a site, and what of it travels."""
+
+    model: nn.Module
+    loss: Loss
+    shared: ParameterSet
+
+
+@dataclass(frozen=True, repr=False)
+class Canaries:
+    """The canaries of one audit, and what each would do to the model as it is sent.
+
+    Args:
+        rows: one per canary.
+        trace_MP: the canaries' gradients, at those values that only one canary reaches.
+        loudness: length of their gradients over the bound, the median.
+    """
+
+    rows: Batch
+    trace_MP: Tensor
+    loudness: float
+
+    @classmethod
+    def of(
+        cls, attacked: Attacked, rows: Batch, *, num_canaries: int, max_norm: float
+    ) -> "Canaries":
+        """Return canaries whose gradients are `LOUDNESS` times the bound, or as near as can be.
+
+        Args:
+            attacked: the last `num_canaries` columns of its input are theirs.
+            rows: of patients, without those columns; only their form is used.
+            num_canaries: M.
+            max_norm: the bound on a patient's gradient.
+
+        Raises:
+            ConfigError: nothing can be seen of a canary, or they do not reach the bound.
+        """
+        value, loudest = 1.0, (0.0, 1.0)
+        while loudest[0] < LOUDNESS and value <= MAX_VALUE:
+            few = _rows(attacked.model, rows, num_canaries, value)
+            _, norm_M = _gradients(attacked, {name: column[:FEW] for name, column in few.items()})
+            loudest = max(loudest, (float(norm_M.min()) / max_norm, value))
+            value *= 2
+        made = _rows(attacked.model, rows, num_canaries, loudest[1])
+        gradient_MP, norm_M = _gradients(attacked, made)
+        loudness = float(norm_M.median()) / max_norm
+        if loudness < 1:
+            raise ConfigError(
+                f"privacy.max_grad_norm: no canary's gradient is as long as {max_norm:g}, so that "
+                "nothing is clipped and an audit would say little; lower it"
+            )
+        return cls(made, _own_part(gradient_MP), loudness)
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.trace_MP)
+
+    def added_to(self, data: PatientDataset, is_in_M: Bools) -> PatientDataset:
+        """Return the patients, and the canaries that `is_in_M` says as patients of a row each."""
+        count = len(data.rows["patient_id"])
+        chosen = torch.from_numpy(np.flatnonzero(is_in_M))
+        added = {name: column[chosen] for name, column in self.rows.items()}
+        first = int(data.rows["patient_id"].max()) + 1 if count else 0
+        added["patient_id"] = torch.arange(len(chosen)) + first
+        features_NF = data.rows[FEATURES]
+        there = {**data.rows, FEATURES: _padded(features_NF, len(self))}
+        rows = {name: torch.cat([column, added[name]]) for name, column in there.items()}
+        if data.starts is None:
+            return PatientDataset(rows)
+        ends = torch.arange(count + 1, count + 1 + len(chosen))
+        return PatientDataset(rows, torch.cat([data.starts, ends]))
+
+    def scores(self, moved_P: Floats) -> Floats:
+        """Return (M,), how far the model went the way that each canary pushes it.
+
+        Args:
+            moved_P: (P,) float64, what the site received minus what it returned, over all rounds.
+        """
+        scores: Floats = (self.trace_MP.double() @ torch.from_numpy(moved_P)).numpy()
+        return scores
+
+
+def _rows(model: nn.Module, rows: Batch, num_canaries: int, value: float) -> Batch:
+    """Return a row per canary: `value` in its own column, and the label the model expects least.
+
+    With another label some would be in the right from the start, and their gradients zero.
+    """
+    number_M = torch.arange(num_canaries)
+    made = {
+        name: column.new_zeros(num_canaries, *column.shape[1:]) for name, column in rows.items()
+    }
+    made |= {name: ~column for name, column in made.items() if name.startswith("mask.")}
+    made[FEATURES] = _padded(made[FEATURES], num_canaries)
+    made[FEATURES][number_M, rows[FEATURES].shape[1] + number_M] = value
+    with torch.no_grad():
+        made["label"] = model(made).argmin(dim=1).to(rows["label"])
+    return made
+
+
+def _padded(features_NF: Tensor, num_canaries: int) -> Tensor:
+    return torch.cat([features_NF, features_NF.new_zeros(len(features_NF), num_canaries)], dim=1)
+
+
+def _gradients(attacked: Attacked, rows: Batch) -> tuple[Tensor, Tensor]:
+    """Return each row's gradient (M, P) in what travels, and its length (M,) over all weights."""
+    named = {n: p for n, p in attacked.model.named_parameters() if p.requires_grad}
+    resting = {n: torch.zeros_like(t) for n, t in attacked.model.state_dict().items()}
+    was_training = attacked.model.training
+    attacked.model.eval()
+    gradients, norms = [], []
+    for number in range(len(rows["patient_id"])):
+        row = {name: column[number : number + 1] for name, column in rows.items()}
+        loss = attacked.loss(attacked.model(row), row).sum()
+        found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
+        norms.append(torch.cat([g.reshape(-1) for g in found]).norm())
+        told = attacked.shared.flatten({**resting, **dict(zip(named, found, strict=True))})
+        gradients.append(torch.from_numpy(told))
+    attacked.model.train(was_training)
+    return torch.stack(gradients), torch.stack(norms)
+
+
+def _own_part(gradient_MP: Tensor) -> Tensor:
+    """Return the gradients with 0 wherever more than one canary reaches.
+
+    Raises:
+        ConfigError: nothing is left of some canary.
+    """
+    own_MP = gradient_MP * ((gradient_MP != 0).sum(dim=0) == 1)
+    if not own_MP.any(dim=1).all():
+        raise ConfigError(
+            "shared: the weights of single columns do not travel, so that an audit by columns "
+            "sees nothing; share the first layer"
+        )
+    return own_MP
