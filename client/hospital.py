@@ -29,6 +29,7 @@ from fedward.client.keyed_source import KeyedSource
 from fedward.client.messages import MessageLedger
 from fedward.client.models import Models
 from fedward.client.policy import check_request
+from fedward.client.privacy.update_clipping import protected
 from fedward.client.releases import ReleaseLedger
 from fedward.client.retention import purge_old, tidy_scans
 from fedward.client.site import Site
@@ -131,7 +132,7 @@ class Hospital:
         desk = self._desk_for(message, request)
         num_vectors = 2 if desk.study.strategy.name == "scaffold" else 1
         self._check(request, desk.study, payload_bytes=4 * desk.num_parameters * num_vectors)
-        self._keep_anchor(message, is_private=desk.study.config.is_private)
+        self._keep_anchor(message, is_private=desk.study.is_accounted)
         binding = read_binding(message)
         if message.metadata.message_type == CONSENT_QUERY:
             return RecordDict({"receipt": binding.to_record()})
@@ -238,7 +239,8 @@ class Hospital:
         account = self._account(study, hashes)
         trainer = LocalTrainer(study.task, model.to(self.device), shared, settings, account=account)
         gate = self._gate(study, account)
-        app = make_client_app(lambda context: place, trainer, gate, self._synthesis(study))
+        answering = protected(trainer, study, account)
+        app = make_client_app(lambda context: place, answering, gate, self._synthesis(study))
         record_cohort(self.database, study.run_key, hashes)
         self.trail.append(
             "run begins here",
@@ -268,7 +270,7 @@ class Hospital:
     def _account(self, study: Study, hashes: list[str]) -> "SiteAccount | None":
         """Return what a run pays from that has a privacy budget; None: it has none."""
         synthesis = study.config.synthesis
-        if not study.config.is_private and (synthesis is None or not synthesis.is_private):
+        if not study.is_accounted and (synthesis is None or not synthesis.is_private):
             return None
         from fedward.client.privacy.account import SiteAccount
         from fedward.client.privacy.data_set import DataSet
@@ -292,7 +294,7 @@ class Hospital:
         from fedward.client.privacy.noised_release import pay_for
 
         pay = partial(pay_for, config=study.config, ledger=account.ledger, data=account.data)
-        clear = account.release if study.config.is_private else None
+        clear = account.release if study.is_accounted else None
         return Gate(self._rules, self.trail, self._releases, pay, clear)
 
     def _synthesis(self, study: Study) -> "Synthesis | None":

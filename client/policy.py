@@ -48,6 +48,7 @@ def check_request(  # noqa: PLR0913 - the request, the rules, and four facts of 
         *_local_work(asked, limits, num_patients),
         *_sizes(asked, limits, payload_bytes),
         *_privacy(*_budget(request.config, asked), limits),
+        *_who_adds_noise(asked, limits),
         *_synthesis(asked, limits, rows_released),
         *_model(asked, site),
         *_schema(request.schema, own),
@@ -116,6 +117,16 @@ def _privacy(name_of: str, section: object, limits: LimitsConfig) -> Iterator[st
             )
         elif not 0 <= asked <= bound:
             yield _rule(f"{name_of}.{name}", asked, f"limits.{name}", bound)
+
+
+def _who_adds_noise(asked: RunConfig, limits: LimitsConfig) -> Iterator[str]:
+    is_central = asked.privacy is not None and asked.privacy.mode == "central"
+    if is_central and limits.epsilon is not None:
+        yield (
+            "privacy.mode: in central the coordinator adds the noise, and it sees the site's "
+            "updates without any; the site keeps a budget of its patients itself "
+            "(limits.epsilon): use dp-sgd or local"
+        )
 
 
 def _synthesis(asked: RunConfig, limits: LimitsConfig, rows_released: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ from fedward.client.privacy.stack import PrivateSite
 from fedward.client.privacy.training import PrivateRound
 from fedward.client.report_form import PRIVACY
 from fedward.client.site import Site
+from fedward.client.site_memory import recall, remember
 from fedward.client.stacked import StackedResult, can_stack, train_stacked
 from fedward.client.trainer import NOT_TOLD, LocalTrainer, TrainerSettings
 from fedward.client.training import PlainStep
@@ -113,7 +114,7 @@ class StackedTrainer(LocalTrainer):
             return first
         start_SD = np.tile(self._initial_vector, (len(jobs), 1))
         for row, (site, instruction, *_) in zip(start_SD, jobs, strict=True):
-            local = self._remembered(site, instruction, "local") if self._initial else None
+            local = recall(site, instruction, "local") if self._initial else None
             if local is not None:
                 for name, columns in self._local_columns.items():
                     row[columns] = local[name].reshape(-1)
@@ -169,7 +170,7 @@ class StackedTrainer(LocalTrainer):
             if self._initial:
                 named = self._full.unflatten(result.vectors_SD[row])
                 kept = {name: named[name].numpy() for name in self._initial}
-                self._remember(site, instruction, "local", kept)
+                remember(site, instruction, "local", kept)
             report = {**reports[row], "num_steps": found.num_steps}
             key = (site.site_id, instruction.binding.nonce)
             loss = NOT_TOLD if PRIVACY in report else found.loss

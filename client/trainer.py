@@ -22,17 +22,16 @@ from fedward.client.corrections import Correction, ditto, fedprox, scaffold
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.precision import Execution
 from fedward.client.privacy.account import Account
-from fedward.client.privacy.figures import count_table
-from fedward.client.privacy.training import STORED as SPENT
 from fedward.client.privacy.training import PrivateRound, PrivateTraining
 from fedward.client.report_form import PRIVACY
 from fedward.client.sampling import RoundSampler, ShuffleSampler
 from fedward.client.site import Site
+from fedward.client.site_memory import recall, remember
 from fedward.client.training import LocalResult, PlainStep, Step, train_locally
 from fedward.common.config.monitor import CmeConfig
 from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
-from fedward.common.errors import ConfigError, NoPatientsError, RefusedError
+from fedward.common.errors import ConfigError, NoPatientsError
 from fedward.common.monitoring.map_files import write_maps
 from fedward.common.parameters import ParameterSet
 from fedward.common.randomness import seed_for, seeded_global_torch, torch_generator
@@ -198,12 +197,14 @@ class LocalTrainer:
         if len(data.test) == 0:
             raise NoPatientsError(f"site {site.site_id} has no patient to test on")
         self._load(site, instruction)
-        personal = self._remembered(site, instruction, "personal")
+        personal = recall(site, instruction, "personal")
         if personal is not None:
             self._load_named(personal)
         loss, kept = self._examine(data.test)
         if self.private is not None and self.private.figures != "exact":
-            loss, figures = NOT_TOLD, self._private_figures(site, instruction, data.test, kept)
+            outcomes = self.task.outcomes(kept)
+            loss = NOT_TOLD
+            figures = self.private.figures_of(site, instruction, outcomes, data.test)
         else:
             exact = self.task.metrics(kept)
             figures = {
@@ -261,44 +262,8 @@ class LocalTrainer:
     def _begin_private(
         self, site: Site, instruction: Instruction, data: PatientDataset
     ) -> PrivateRound | None:
-        """Pay for a private round, before a patient is looked at; None: it is not private.
-
-        Raises:
-            BudgetSpentError, RefusedError: a budget does not allow this round, or nobody accounts
-                for what the message asks for.
-        """
-        if self.private is None:
-            return None
-        if DITTO_LAMBDA in instruction.options or LOSS_OF_RECEIVED_MODEL in instruction.options:
-            raise RefusedError(
-                "privacy.mode: dp-sgd: the message asks for a use of patients that is not accounted"
-            )
-        before = self._remembered(site, instruction, SPENT)
-        private = self.private.begin(site.site_id, instruction.binding, data, before)
-        self._remember(site, instruction, SPENT, {"spent": private.spent})
-        return private
-
-    def _private_figures(
-        self, site: Site, instruction: Instruction, test: PatientDataset, kept: Kept
-    ) -> dict[str, Any]:
-        """Return what the report of a private run says of test patients: noised, or nothing."""
-        assert self.private is not None
-        if self.private.figures == "none":
-            return {"metrics": {}, PRIVACY: {}}
-        outcomes = self.task.outcomes(kept)
-        if outcomes is None:
-            raise ConfigError(
-                "privacy.figures: noised figures exist for tables with two classes; use none"
-            )
-        found = self.private.release_figures(
-            site.site_id,
-            instruction.binding,
-            count_table(*outcomes, test.starts),
-            self._remembered(site, instruction, SPENT),
-        )
-        self._remember(site, instruction, SPENT, {"spent": found.spent})
-        metrics = {name: asdict(figure) for name, figure in found.metrics.items()}
-        return {"metrics": metrics, PRIVACY: found.report}
+        """Pay for a private round, before a patient is looked at; None: it is not private."""
+        return None if self.private is None else self.private.begin(site, instruction, data)
 
     def _begin_watch(self, data: PatientDataset) -> RoundWatch | None:
         """Return what looks at the layers during a round over `data`; None: nothing does."""
@@ -310,10 +275,10 @@ class LocalTrainer:
         """Keep the round's maps at the site, and return what its report says of the layers."""
         if watch is None:
             return {}
-        rounds = watch.finish(self._remembered(site, instruction, STORED) or {})
+        rounds = watch.finish(recall(site, instruction, STORED) or {})
         if not rounds:
             return {}
-        self._remember(site, instruction, STORED, maps_of(rounds))
+        remember(site, instruction, STORED, maps_of(rounds))
         if self.settings.maps is not None:
             number = instruction.binding.round_number
             write_maps(self.settings.maps, site.site_id, number, rounds)
@@ -342,18 +307,18 @@ class LocalTrainer:
     def _train_personal(self, site: Site, instruction: Instruction, data: SiteData) -> None:
         """Train the site's personal model of Ditto, and keep it."""
         self._load(site, instruction)
-        personal = self._remembered(site, instruction, "personal")
+        personal = recall(site, instruction, "personal")
         if personal is not None:
             self._load_named(personal)
         penalty = float(instruction.options[DITTO_LAMBDA])
         pull = ditto(self.shared, instruction.vectors[PARAMETERS], penalty=penalty)
         self._run(site, instruction, data, pull, purpose="personal-batches")
         state = {name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()}
-        self._remember(site, instruction, "personal", state)
+        remember(site, instruction, "personal", state)
 
     def _site_control(self, site: Site, instruction: Instruction) -> Vector:
         """Return c_i, zero before the site's first round."""
-        kept = self._remembered(site, instruction, "control")
+        kept = recall(site, instruction, "control")
         if kept is None:
             return np.zeros(self.shared.size, dtype=np.float32)
         vector: Vector = kept["control"]
@@ -371,14 +336,14 @@ class LocalTrainer:
         scale = np.float32(1 / (num_steps * self.settings.local.learning_rate))
         change: Vector = (received - trained) * scale - instruction.vectors[CONTROL]
         kept = self._site_control(site, instruction) + change
-        self._remember(site, instruction, "control", {"control": kept})
+        remember(site, instruction, "control", {"control": kept})
         return change
 
     def _load(self, site: Site, instruction: Instruction) -> None:
         """Overwrite the whole model: initial tensors, the site's own, the received ones."""
         if self._initial:
             self._load_named(self._initial)
-            local = self._remembered(site, instruction, "local")
+            local = recall(site, instruction, "local")
             if local is not None:
                 self._load_named(local)
         self.shared.load(self.model, instruction.vectors[PARAMETERS])
@@ -393,26 +358,7 @@ class LocalTrainer:
         if self._initial:
             state = self.model.state_dict()
             kept = {name: state[name].cpu().numpy() for name in self._initial}
-            self._remember(site, instruction, "local", kept)
-
-    def _remember(
-        self,
-        site: Site,
-        instruction: Instruction,
-        name: str,
-        arrays: Mapping[str, np.ndarray[Any, Any]],
-    ) -> None:
-        number = instruction.binding.round_number
-        site.store.put(
-            self.settings.run_key, site.site_id, name, round_number=number, arrays=arrays
-        )
-
-    def _remembered(
-        self, site: Site, instruction: Instruction, name: str
-    ) -> dict[str, np.ndarray[Any, Any]] | None:
-        """Return what the site kept: training starts from before the round, evaluation after."""
-        number = instruction.binding.round_number + int(instruction.is_evaluation)
-        return site.store.get(self.settings.run_key, site.site_id, name, before_round=number)
+            remember(site, instruction, "local", kept)
 
     def _examine(self, data: PatientDataset) -> tuple[float, Kept]:
         """Return the model's mean loss over all rows, and what figures need of each."""

@@ -119,4 +119,5 @@ for hospital in $hospitals; do
     fedward model list --site "$site"
     fedward audit verify --site "$site" --anchors "$anchors"
 done
-echo "report: $(dirname "$anchors")/report.html"
+report=$(dirname "$anchors")/report.html
+[ ! -f "$report" ] || echo "report: $report"

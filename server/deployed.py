@@ -295,10 +295,12 @@ def describe(report: RoundReport) -> str:
     """Return the line that those who follow a run see after each round."""
     who = f"{report.num_accepted} of {report.num_sampled} sites"
     parts = [f"round {report.number}/{report.num_rounds}: {who}"]
-    if report.train_loss is None:
+    if report.is_skipped:
         parts.append("skipped")
-    else:
+    elif report.train_loss is not None:
         parts.append(f"training loss {number(report.train_loss)}")
+    if report.epsilon is not None:
+        parts.append(f"epsilon {number(report.epsilon)}")
     parts += [f"{name} {number(value)}" for name, value in sorted(report.metrics.items())[:3]]
     parts += standing_still(report.saturated, report.resting)
     parts.append(duration(report.seconds))

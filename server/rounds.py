@@ -79,6 +79,8 @@ class RoundReport:
     """Sites whose weights have stopped going anywhere, as far as is known."""
     is_private: bool = False
     """Whether sites train privately, and tell no loss of their patients."""
+    epsilon: float | None = None
+    """The most that any site, or its patients, have spent in this run."""
 
     @property
     def is_skipped(self) -> bool:
@@ -185,6 +187,7 @@ class RoundLoop:
                 refused=answers.refused,
                 train_loss=train_loss,
                 is_private=is_private and vector is not None,
+                epsilon=self._most_spent(after, answers),
                 eval_loss=eval_loss,
                 metrics=metrics,
                 seconds=seconds,
@@ -334,6 +337,10 @@ class RoundLoop:
         self._monitor.close()
         if self.checkpoints is not None:
             self.checkpoints.save(after, self.strategy)
+
+    def _most_spent(self, after: Progress, answers: Exchange) -> float | None:
+        told = [self._epsilon(after), *(reply.epsilon for reply in answers.accepted)]
+        return max((epsilon for epsilon in told if epsilon is not None), default=None)
 
     def _epsilon(self, progress: Progress) -> float | None:
         """Return what the server's noise has cost every site; None where sites account."""

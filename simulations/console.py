@@ -206,6 +206,7 @@ def _round_line(report: RoundReport) -> str:
         f"round {report.number:>{width}}/{report.num_rounds}",
         f"replies {report.num_accepted}/{report.num_sampled}",
         _loss_told(report),
+        f"epsilon {number(report.epsilon)}" if report.epsilon is not None else "",
         f"test loss {number(report.eval_loss)}" if report.eval_loss is not None else "",
         f"{title(metric)} {number(report.metrics[metric])}" if metric else "",
         *standing_still(report.saturated, report.resting),

@@ -123,7 +123,10 @@ def points_of(runs: Sequence[Trained]) -> list[Point]:
 
 
 def append_run(path: Path, run: Trained) -> None:
-    """Write one more run to a file of results."""
+    """Write one more run to a file of results, in place of a last line that was cut off."""
+    known = path.read_bytes() if path.is_file() else b""
+    if not known.endswith(b"\n"):
+        path.write_bytes(known[: known.rfind(b"\n") + 1])
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(run)) + "\n")
 

@@ -262,7 +262,8 @@ def _with_rows(
         np.append(clinic.label, 0)[clinic_row],
         patient.astype(np.int64),
         {name: np.append(member, False)[clinic_row] for name, member in clinic.subgroups.items()},
-        arrays=arrays | {name: _or_nobody(array)[clinic_row] for name, array in clinic.arrays.items()},
+        arrays=arrays
+        | {name: _or_nobody(array)[clinic_row] for name, array in clinic.arrays.items()},
     )
 
 

@@ -10,17 +10,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from fedward.client.privacy.data_set import DataSet
 from fedward.client.privacy.entries import Planned
 from fedward.client.privacy.ledger import PrivacyLedger
+from fedward.client.site import Site
+from fedward.client.site_memory import recall, remember
 from fedward.common.errors import BudgetSpentError, ConfigError, RefusedError
 from fedward.common.privacy.accounting import Segment, epsilon_of, merged
 from fedward.common.privacy.noise import NoiseSource, SecretNoise, SeededNoise
 from fedward.common.randomness import torch_generator
-from fedward.common.records import Binding
+from fedward.common.records import Binding, Instruction
 
 ROUNDING = 1e-9
 TRAINING = "training"
+STORED = "privacy"
+"""Name of what was spent in a simulated site's store."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,16 @@ class Account(Protocol):
     coins: NoiseSource | None
     """Draws patients; None: the round's own generator does."""
 
-    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+    def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return the source of the noise of one round; every number of it is used once."""
 
-    def reserve(
-        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
-    ) -> tuple[Segment, ...]:
+    def reserve(self, site: Site, instruction: Instruction, cost: Cost) -> tuple[Segment, ...]:
         """Pay, and return everything that the run has spent at the site with it.
 
         Args:
             site: whose patients.
-            binding: of the message that asks.
+            instruction: what was asked.
             cost: what is planned.
-            before: what the run spent there, as far as the site's store remembers.
 
         Raises:
             BudgetSpentError, RefusedError: it is more than there is.
@@ -77,24 +80,28 @@ class SeededAccount:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+    def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return numbers that follow from the seed, the site and the round."""
         purpose = "privacy-noise" if what == TRAINING else f"privacy-noise-{what}"
-        number = binding.round_number
+        number = instruction.binding.round_number
         return SeededNoise(
-            torch_generator(self._seed, purpose=purpose, site=site, round_number=number)
+            torch_generator(self._seed, purpose=purpose, site=site.site_id, round_number=number)
         )
 
-    def reserve(
-        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
-    ) -> tuple[Segment, ...]:
-        """Return what was spent with it, if that is no more than the run may.
+    def reserve(self, site: Site, instruction: Instruction, cost: Cost) -> tuple[Segment, ...]:
+        """Remember at the site what was spent with it, if that is no more than the run may.
 
         Raises:
             BudgetSpentError: it is.
+            StorageError: the site's store cannot be written.
         """
-        history = merged([*before, cost.segment])
-        check_run_budget(site, history, cost)
+        before = recall(site, instruction, STORED)
+        rows = [] if before is None else before["spent"].tolist()
+        known = [Segment(sigma, rate, int(count)) for sigma, rate, count in rows]
+        history = merged([*known, cost.segment])
+        check_run_budget(site.site_id, history, cost)
+        spent = np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history])
+        remember(site, instruction, STORED, {"spent": spent})
         return history
 
 
@@ -114,19 +121,18 @@ class SiteAccount:
         self.coins: NoiseSource | None = SecretNoise()
         self._noise = SecretNoise()
 
-    def noise(self, site: str, binding: Binding, what: str = TRAINING) -> NoiseSource:
+    def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return numbers that nobody can know."""
         return self._noise
 
-    def reserve(
-        self, site: str, binding: Binding, cost: Cost, before: Sequence[Segment]
-    ) -> tuple[Segment, ...]:
+    def reserve(self, site: Site, instruction: Instruction, cost: Cost) -> tuple[Segment, ...]:
         """Write it down in the ledger, on disk, and return what the run has spent.
 
         Raises:
             RefusedError: the site's budget or the run's is spent, or delta promises nothing.
             StorageError: the ledger is damaged, or cannot be written; then nothing is trained.
         """
+        binding = instruction.binding
         planned = Planned(
             message_id=name_of(binding),
             run_key=binding.run_key,
@@ -138,7 +144,7 @@ class SiteAccount:
         )
 
         def check(history: tuple[Segment, ...]) -> None:
-            check_run_budget(site, history, cost)
+            check_run_budget(site.site_id, history, cost)
 
         try:
             return self.ledger.reserve(planned, self.data, check_run=check).of_run

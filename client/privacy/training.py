@@ -7,35 +7,33 @@ random numbers come from, is `account.py`.
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from fedward.client.corrections import Correction
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.privacy.account import Account, Cost, SeededAccount
-from fedward.client.privacy.figures import Table, figures_of, noised_table
+from fedward.client.privacy.figures import count_table, figures_of, noised_table
 from fedward.client.privacy.method import Method, method_for
 from fedward.client.privacy.sampling import PoissonSampler, capped
 from fedward.client.privacy.step import Mechanism, PrivateStep, Tally
+from fedward.client.report_form import PRIVACY
+from fedward.client.site import Site
 from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
+from fedward.common.errors import ConfigError, RefusedError
 from fedward.common.privacy.accounting import Segment, epsilon_of
 from fedward.common.privacy.noise import NoiseSource
 from fedward.common.privacy.targets import Target, drowning
 from fedward.common.randomness import torch_generator
-from fedward.common.records import Binding
-from fedward.common.task import Loss, Metric, PatientDataset
+from fedward.common.records import DITTO_LAMBDA, LOSS_OF_RECEIVED_MODEL, Instruction
+from fedward.common.task import Loss, Outcomes, PatientDataset
 
 FIGURES = "figures"
 """What noised figures are called in a ledger."""
-STORED = "privacy"
-"""Name of what was spent in a site's store."""
-Spent = npt.NDArray[np.float64]
 _log = logging.getLogger("fedward.privacy")
 
 
@@ -47,7 +45,6 @@ class PrivateRound:
         mechanism: of each of its steps.
         noise: the source of this round's.
         patients: with no more records of each than the run uses.
-        spent: (segments, 3) noise multiplier, sampling rate and steps, with this round.
         report: what may be told: `epsilon` of the run so far, `delta`, noise, sampling rate.
         tally: gets what its steps see.
         is_simulated: whether nobody's privacy is at stake.
@@ -56,7 +53,6 @@ class PrivateRound:
     mechanism: Mechanism
     noise: NoiseSource
     patients: PatientDataset
-    spent: Spent
     report: dict[str, float]
     tally: Tally
     is_simulated: bool
@@ -76,21 +72,6 @@ class PrivateRound:
         )  # fmt: skip
         names = ("signal_to_noise", "clipped") if self.is_simulated else ("signal_to_noise",)
         return {**self.report, **{name: seen[name] for name in names if name in seen}}
-
-
-@dataclass(frozen=True)
-class PrivateFigures:
-    """Figures of test patients with noise, paid for.
-
-    Args:
-        metrics: by name.
-        spent: as in `PrivateRound`.
-        report: `epsilon` of the run so far, and `delta`.
-    """
-
-    metrics: dict[str, Metric]
-    spent: Spent
-    report: dict[str, float]
 
 
 class PrivateTraining:
@@ -145,34 +126,34 @@ class PrivateTraining:
         self._num_parameters = num_parameters
         self._method: Method | None = None
 
-    def begin(
-        self, site: str, binding: Binding, data: PatientDataset, before: dict[str, Any] | None
-    ) -> PrivateRound:
-        """Pay for a round of a site, and return it.
+    def begin(self, site: Site, instruction: Instruction, data: PatientDataset) -> PrivateRound:
+        """Pay for a round of a site, before a patient is looked at, and return it.
 
         Args:
-            site: its name.
-            binding: of the message that asks for it.
+            site: whose.
+            instruction: that asks for it.
             data: its patients; how many there are counts as known.
-            before: what the site remembers of the rounds before (`STORED`); None: nothing.
 
         Raises:
             BudgetSpentError, RefusedError: with this round the site would have spent more than
                 the run may, or than the site allows.
             ConfigError: delta is too large for so few patients, or no noise is enough.
         """
-        num_patients, number = len(data), binding.round_number
+        if DITTO_LAMBDA in instruction.options or LOSS_OF_RECEIVED_MODEL in instruction.options:
+            raise RefusedError(
+                "privacy.mode: dp-sgd: the message asks for a use of patients that is not accounted"
+            )
+        num_patients, number = len(data), instruction.binding.round_number
         rate, steps = self.sampler.rate(num_patients), self.sampler.num_steps(num_patients)
         noise = self._target.noise_at(rate, steps, num_patients=num_patients)
         cost = Cost(Segment(noise, rate, steps), self._delta, self._target.epsilon)
-        history = self._account.reserve(site, binding, cost, _known(before))
+        history = self._account.reserve(site, instruction, cost)
         if number == 1:
-            self._warn(site, noise, num_patients)
+            self._warn(site.site_id, noise, num_patients)
         return PrivateRound(
             Mechanism(noise, self._max_grad_norm, rate * num_patients),
-            self._account.noise(site, binding),
-            self._capped(data, site, number),
-            _as_array(history),
+            self._account.noise(site, instruction),
+            self._capped(data, site.site_id, number),
             {
                 "epsilon": epsilon_of(history, self._delta),
                 "delta": self._delta,
@@ -209,27 +190,39 @@ class PrivateTraining:
             tally=private.tally,
         )
 
-    def release_figures(
-        self, site: str, binding: Binding, table_OB: Table, before: dict[str, Any] | None
-    ) -> PrivateFigures:
-        """Pay for the figures of a site's test patients, and return them with noise.
+    def figures_of(
+        self,
+        site: Site,
+        instruction: Instruction,
+        outcomes: Outcomes | None,
+        test: PatientDataset,
+    ) -> dict[str, Any]:
+        """Return what a report says of a site's test patients: figures with noise, or none.
 
         Args:
-            site: its name.
-            binding: of the message that asks for them.
-            table_OB: counts of its patients (`figures.count_table`).
-            before: as in `begin`.
+            site: whose.
+            instruction: that asks for them.
+            outcomes: of the rows, as the task returns them.
+            test: the patients.
 
         Raises:
             BudgetSpentError, RefusedError: as `begin`.
+            ConfigError: such figures do not exist for the task.
         """
+        if self.figures == "none":
+            return {"metrics": {}, PRIVACY: {}}
+        if outcomes is None:
+            raise ConfigError(
+                "privacy.figures: noised figures exist for tables with two classes; use none"
+            )
         deviation = self._figures_noise
         cost = Cost(Segment(deviation, 1.0, 1), self._delta, self._target.epsilon, FIGURES)
-        history = self._account.reserve(site, binding, cost, _known(before))
-        source = self._account.noise(site, binding, FIGURES)
-        metrics = figures_of(noised_table(table_OB, deviation, source), deviation)
-        report = {"epsilon": epsilon_of(history, self._delta), "delta": self._delta}
-        return PrivateFigures(metrics, _as_array(history), report)
+        history = self._account.reserve(site, instruction, cost)
+        source = self._account.noise(site, instruction, FIGURES)
+        table_OB = noised_table(count_table(*outcomes, test.starts), deviation, source)
+        found = {name: asdict(one) for name, one in figures_of(table_OB, deviation).items()}
+        spent = {"epsilon": epsilon_of(history, self._delta), "delta": self._delta}
+        return {"metrics": found, PRIVACY: spent}
 
     def _warn(self, site: str, noise: float, num_patients: int) -> None:
         """Say where noise leaves little to be learnt."""
@@ -250,12 +243,3 @@ class PrivateTraining:
             return data
         rng = torch_generator(self._seed, purpose="records", site=site, round_number=number)
         return capped(data, self._max_records, rng)
-
-
-def _known(before: dict[str, Any] | None) -> list[Segment]:
-    rows = [] if before is None else before["spent"].tolist()
-    return [Segment(sigma, rate, int(count)) for sigma, rate, count in rows]
-
-
-def _as_array(history: Sequence[Segment]) -> Spent:
-    return np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history])

@@ -23,13 +23,11 @@ from fedward.client.report_form import CLIPPED, PRIVACY
 from fedward.client.site import Site
 from fedward.client.trainer import NOT_TOLD, Trainer
 from fedward.common.errors import RefusedError
-from fedward.common.privacy.accounting import Segment, epsilon_of
+from fedward.common.privacy.accounting import epsilon_of
 from fedward.common.privacy.updates import UpdateNoise, clipped
 from fedward.common.records import PARAMETERS, Instruction, Update
 from fedward.common.study import Study
 
-STORED = "update-privacy"
-"""Name of what was spent in a site's store."""
 WHAT = "update"
 """Names the noise, and the entry in a hospital's ledger."""
 
@@ -49,9 +47,7 @@ def protected(trainer: Trainer, study: Study, account: Account | None = None) ->
     if privacy is None or not privacy.protects_sites or study.kind != "federated":
         return trainer
     noise = UpdateNoise.of(privacy, study.config.rounds)
-    return ProtectedTrainer(
-        trainer, noise, account or SeededAccount(study.seed), run_key=study.run_key
-    )
+    return ProtectedTrainer(trainer, noise, account or SeededAccount(study.seed))
 
 
 class ProtectedTrainer:
@@ -61,16 +57,12 @@ class ProtectedTrainer:
         inner: trains.
         noise: how long an update may be, and how it is hidden.
         account: where noise comes from and is paid; not used in `central`.
-        run_key: under which the sites' stores remember what was spent.
     """
 
-    def __init__(
-        self, inner: Trainer, noise: UpdateNoise, account: Account, *, run_key: str
-    ) -> None:
+    def __init__(self, inner: Trainer, noise: UpdateNoise, account: Account) -> None:
         self._inner = inner
         self._noise = noise
         self._account = account
-        self._run_key = run_key
 
     def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
         """Let the trainer see the jobs."""
@@ -104,7 +96,7 @@ class ProtectedTrainer:
             update.vectors[PARAMETERS], received, max_norm=self._noise.max_norm
         )
         if self._noise.is_local:
-            source = self._account.noise(site.site_id, instruction.binding, WHAT)
+            source = self._account.noise(site, instruction, WHAT)
             change = self._noise.noised(change, source)
             report["signal_to_noise"] = self._noise.signal_to_noise(change)
         if self._account.coins is None:  # a simulation: elsewhere it would tell of the patients
@@ -119,7 +111,7 @@ class ProtectedTrainer:
 
     def _pay(self, site: Site, instruction: Instruction) -> dict[str, float]:
         """Pay for a round of `local`, before a patient is looked at; return what may be told."""
-        noise, binding = self._noise, instruction.binding
+        noise = self._noise
         step = noise.of_a_round
         told = {
             "delta": noise.delta,
@@ -128,14 +120,6 @@ class ProtectedTrainer:
         }
         if not noise.is_local:
             return told
-        number = binding.round_number
-        before = site.store.get(self._run_key, site.site_id, STORED, before_round=number)
-        rows = [] if before is None else before["spent"].tolist()
-        known = [Segment(sigma, rate, int(count)) for sigma, rate, count in rows]
         cost = Cost(step, noise.delta, noise.epsilon, WHAT)
-        history = self._account.reserve(site.site_id, binding, cost, known)
-        spent = np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history])
-        site.store.put(
-            self._run_key, site.site_id, STORED, round_number=number, arrays={"spent": spent}
-        )
+        history = self._account.reserve(site, instruction, cost)
         return {"epsilon": epsilon_of(history, noise.delta), **told}

@@ -95,8 +95,8 @@ def cme_resnet(
     """
     needs_classes(form, "cme-resnet")
     width = width or {"published": 64, "small": 8}[preset]
-    trunk = ResNetTrunk(form, 50, width=width, stem_stride=2, norm=norm)
-    return CmeClassifier(form, trunk, trunk.num_features)
+    body = ResNetTrunk(form, 50, width=width, stem_stride=2, norm=norm)
+    return CmeClassifier(form, body, body.num_features)
 
 
 def cme_densenet(
@@ -170,7 +170,9 @@ class _DenseBody(nn.Module):
             block_config=tuple(blocks), act=("relu", {"inplace": False}), norm=NORM,
         )  # fmt: skip
         self.features = net.features
-        self.num_features = net.class_layers.out.in_features
+        last = net.class_layers[-1]
+        assert isinstance(last, nn.Linear)
+        self.num_features = last.in_features
         set_normalisation(self, norm)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -141,7 +141,8 @@ class _RelativeBias(nn.Module):
         for axis, side in enumerate(self.window):
             apart_TT = place_TA[:, None, axis] - place_TA[None, :, axis]
             index_TT = index_TT * (2 * side - 1) + apart_TT + side - 1
-        return logits_BNHWT + self.table[index_TT].movedim(-1, 0).unflatten(1, window)
+        bias_HWT: Tensor = self.table[index_TT].movedim(-1, 0).unflatten(1, window)
+        return logits_BNHWT + bias_HWT
 
 
 def _windows(x_BSd: Tensor, window: Size) -> Tensor:
@@ -158,9 +159,8 @@ def _image(x_BNTd: Tensor, size: Size, window: Size) -> Tensor:
     """Return (B, *size, d): the inverse of `_windows`."""
     dims = len(window)
     grid = tuple(side // w for side, w in zip(size, window, strict=True))
-    x = x_BNTd.unflatten(2, window).unflatten(1, grid)
-    order = [axis for pair in zip(range(1, 1 + dims), range(1 + dims, 1 + 2 * dims), strict=True)
-             for axis in pair]  # fmt: skip
+    x: Tensor = x_BNTd.unflatten(2, window).unflatten(1, grid)
+    order = [axis for at in range(1, 1 + dims) for axis in (at, at + dims)]
     x = x.permute(0, *order, 1 + 2 * dims)
     for axis in range(1, 1 + dims):
         x = x.flatten(axis, axis + 1)

@@ -125,7 +125,7 @@ def _whole(one: "DataSetSpent", budget: "Budget") -> Iterator[str]:
 
 def _title(one: "DataSetSpent") -> str:
     who = (
-        "patients not known any more"
+        "which patients is not known: the schema names none, or their hashes were removed"
         if one.num_patients is None
         else f"{one.num_patients} patients"
     )

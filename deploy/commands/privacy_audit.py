@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +44,7 @@ def add(verbs: Commands) -> None:
         about="attack a simulated run's own training, and compare with what it claims",
         examples=EXAMPLES,
     )
-    parser.add_argument("config", metavar="CONFIG", help="a run.yaml, or a shipped one")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override one key; may be given several times",
-    )  # fmt: skip
+    add_config(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="audits (default: 1)")
     parser.add_argument("--site", action="append", metavar="SITE", help="default: every site")
     parser.add_argument("--canaries", type=int, metavar="M", help="default: as delta allows")
@@ -57,6 +53,15 @@ def add(verbs: Commands) -> None:
         help="shadow models of the attack on the released model; 0: no such attack (default: 32)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for scripts")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration and its overrides, as `fedward simulate` takes them."""
+    parser.add_argument("config", metavar="CONFIG", help="a run.yaml, or a shipped one")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override one key; may be given several times",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +96,7 @@ def _found(federation: "Federation", args: argparse.Namespace) -> Findings:
     from fedward.simulations.privacy_audit.one_run import audit_run, without_noise
 
     seeds = range(federation.seed, federation.seed + args.seeds)
-    say = _told if sys.stderr.isatty() else _ignored
+    say = teller()
     audits, reach = (
         audit_run(one, seeds=seeds, sites=args.site, num_canaries=args.canaries, say=say)
         for one in (federation, without_noise(federation))
@@ -126,6 +131,13 @@ def opened(name: str, overrides: Sequence[str]) -> "Federation":
     return Federation(config, "federated", split, path.parent)
 
 
+def teller() -> Callable[[str], None]:
+    """Return what shows progress in one line of a terminal, and says nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda text: None
+    return lambda text: print(f"\r\x1b[K{text} ", end="", file=sys.stderr, flush=True)
+
+
 def _facts(federation: "Federation", found: Findings) -> dict[str, Any]:
     return {
         "name": federation.config.name,
@@ -142,8 +154,8 @@ def _lines(federation: "Federation", found: Findings) -> Iterator[str]:
 
     bound = found.audits[0].bound
     yield (
-        f"{federation.config.name}: what {bound.num_canaries} canaries at each site gave away, whose "
-        f"gradients are {found.audits[0].loudness:.0f} times as long as is let through"
+        f"{federation.config.name}: {bound.num_canaries} canaries at each site, their gradients "
+        f"{found.audits[0].loudness:.2g} times as long as the bound"
     )
     yield ""
     yield (
@@ -178,16 +190,8 @@ def _of_membership(found: Findings) -> Iterator[str]:
     yield f"{'':<16}{'seed':>6}  {'AUC (0.5: guessing)':<24}  found at 1 % false (0.01: guessing)"
     for name, attacks in (("as configured", found.attacks), ("without privacy", found.plain)):
         for attack in attacks:
-            yield f"{name:<16}{attack.seed:>6}  {_told_of(attack.auc):<24}  {_told_of(attack.tpr)}"
+            yield f"{name:<16}{attack.seed:>6}  {_with_interval(attack.auc):<24}  {_with_interval(attack.tpr)}"
 
 
-def _told_of(metric: "Metric") -> str:
+def _with_interval(metric: "Metric") -> str:
     return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
-
-
-def _told(text: str) -> None:
-    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _ignored(text: str) -> None:
-    del text

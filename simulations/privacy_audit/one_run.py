@@ -21,23 +21,21 @@ from typing import Any
 import numpy as np
 
 from fedward.client.report_form import PRIVACY
-from fedward.client.site import Site
 from fedward.client.stacked_trainer import make_trainer
-from fedward.client.store import SiteStore
 from fedward.client.trainer import LocalTrainer, TrainerSettings
 from fedward.common.config.run import RunConfig
-from fedward.common.errors import ConfigError, SiteDataError
+from fedward.common.errors import ConfigError
 from fedward.common.models import build
 from fedward.common.privacy.audit import EpsilonBound, bound_from_scores
 from fedward.common.privacy.checks import MIN_NOISE_MULTIPLIER
 from fedward.common.randomness import numpy_generator, seed_for, seeded_global_torch
-from fedward.common.records import PARAMETERS, Binding, Instruction
+from fedward.common.records import PARAMETERS
 from fedward.common.registry import did_you_mean
-from fedward.common.task import SiteData, Split, Statistics
+from fedward.common.task import SiteData, Split
 from fedward.common.tasks.ehr_classification import EhrClassification
-from fedward.common.vectors import Vector
 from fedward.simulations.federation import Federation
 from fedward.simulations.privacy_audit.canaries import Attacked, Bools, Canaries, Floats, widened
+from fedward.simulations.privacy_audit.messages import instruction_of, site_with
 
 MAX_CANARIES, MIN_CANARIES = 500, 20
 CANARIES_TIMES_DELTA = 0.05
@@ -156,13 +154,13 @@ def _train(
 ) -> tuple[dict[str, Floats], dict[str, float]]:
     """Return the canaries' scores over all rounds, and what each site says it spent."""
     shared, config = attacked.shared, federation.config
-    sites = [_site(name, own) for name, own in data.items()]
+    sites = [site_with(name, own) for name, own in data.items()]
     make = make_trainer if config.engine.vectorised == "auto" else LocalTrainer
     start = shared.flatten(attacked.model.state_dict())
     trainer = make(federation.task, attacked.model, shared, TrainerSettings.of(federation))
     moved, claim = {name: np.zeros(shared.size) for name in data}, dict.fromkeys(data, 0.0)
     for number in range(1, config.rounds + 1):
-        jobs = [(site, _instruction(federation, attacked, start, number)) for site in sites]
+        jobs = [(site, instruction_of(federation, shared, start, number=number)) for site in sites]
         trainer.prefill(jobs)
         for site, instruction in jobs:
             update = trainer.train(site, instruction)
@@ -205,23 +203,6 @@ def _data(federation: Federation, name: str) -> SiteData:
 def _coins(seed: int, site: str, num_canaries: int) -> Bools:
     rng = numpy_generator(seed, purpose="canary-coins", site=site)
     return rng.random(num_canaries) < 0.5
-
-
-def _site(name: str, data: SiteData) -> Site:
-    def no_sums() -> Statistics:
-        raise SiteDataError(f"{name}: an audit uses no statistics of patients")
-
-    return Site(name, lambda statistics: data, no_sums, SiteStore(None))
-
-
-def _instruction(
-    federation: Federation, attacked: Attacked, start: Vector, number: int
-) -> Instruction:
-    """Return the message of a server that sends the same model in every round."""
-    binding = Binding(
-        federation.run_key, number, f"audit-{number}", "", attacked.shared.manifest_hash
-    )
-    return Instruction(binding, {PARAMETERS: start})
 
 
 def _known(federation: Federation, sites: Sequence[str] | None) -> list[str]:

@@ -39,10 +39,7 @@ def num_parameters(model: nn.Module) -> int:
         # torchvision's has neither normalisations nor a skip with weights.
         (
             "cme-alexnet",
-            2_469_696
-            - 2 * 64 * 11 * 11
-            + 2 * (64 + 192 + 384 + 256 + 256)
-            + (192 * 256 + 256),
+            2_469_696 - 2 * 64 * 11 * 11 + 2 * (64 + 192 + 384 + 256 + 256) + (192 * 256 + 256),
             2.57e6,
         ),
     ],

@@ -105,3 +105,20 @@ def test_a_sample_that_is_wholly_right_has_a_finite_gradient(gamma: float) -> No
     ).sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_the_balance_of_classes_multiplies_the_loss_of_each_sample_of_a_class() -> None:
+    logits = torch.tensor([[0.2, -0.4, 1.0], [0.5, 0.1, -1.0], [2.0, 0.3, 0.1]])
+    label = torch.tensor([2, 0, 1])
+    for terms in (("bce",), ("focal",), ("bce", "focal")):
+        plain = classification_loss(logits, label, LossConfig(classification=terms))
+        balanced = classification_loss(
+            logits, label, LossConfig(classification=terms, class_balance=(1.0, 2.5, 4.0))
+        )
+        torch.testing.assert_close(balanced, plain * torch.tensor([4.0, 1.0, 2.5]))
+    # torch's own weighted cross-entropy, before it is averaged.
+    expected = torch.nn.functional.cross_entropy(
+        logits, label, weight=torch.tensor([1.0, 2.5, 4.0]), reduction="none"
+    )
+    loss = LossConfig(classification=("bce",), class_balance=(1.0, 2.5, 4.0))
+    torch.testing.assert_close(classification_loss(logits, label, loss), expected)

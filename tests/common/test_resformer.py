@@ -64,7 +64,8 @@ def test_the_levels_have_the_widths_heads_and_sizes_of_the_paper() -> None:
             level.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
         model({"image": torch.zeros(1, 1, 224, 224), "mask.image": torch.ones(1).bool()})
     assert sizes == [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14)]
-    heads = [level.swin.blocks[0].attn.heads for level in model.levels]  # type: ignore[union-attr]
+    levels: Any = model.levels
+    heads = [level.swin.blocks[0].attn.heads for level in levels]
     assert heads == [2, 4, 8, 16]
     assert model.head is not None
     assert model.head.layers[0].weight.shape == (128, 256 + 512)
@@ -120,7 +121,7 @@ def test_the_enhancement_sees_further_than_a_plain_skip() -> None:
         level = torch.rand(1, 4, 64, 64).requires_grad_()
         if dfe:  # three dilations of 3 x 3, and the place-by-place weights of 7 x 7
             for norm in [m for m in decoder.modules() if isinstance(m, nn.GroupNorm)]:
-                norm.forward = lambda x: x  # type: ignore[method-assign] # it sees everything
+                norm.forward = lambda input: input  # type: ignore[method-assign] # noqa: A006
         decoder.skips[0](level)[0, :, 32, 32].sum().backward()
         assert level.grad is not None
         seen = level.grad[0].abs().sum(0).nonzero()

@@ -1,6 +1,7 @@
 """The pair of Swin blocks: the numbers of MONAI, hooks, and windows larger than the image."""
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -44,16 +45,16 @@ def test_from_the_same_weights_the_numbers_are_those_of_monai(size: tuple[int, .
     theirs = of_monai(ours, len(size))(x_BdS)
     torch.testing.assert_close(ours(x_BdS), theirs, rtol=1e-5, atol=1e-5)
     # The second block's windows are shifted: without the shift the numbers are others.
-    ours.blocks[1].is_shifted = False
+    ours.blocks[1].is_shifted = False  # type: ignore[assignment] # of nn.Module, a bool here
     assert not torch.allclose(ours(x_BdS), theirs, atol=1e-3) or max(size) <= 4
 
 
 def test_in_a_window_larger_than_the_image_tokens_are_as_far_apart_as_they_lie() -> None:
     ours = pair(2, window=5)
     x_BdS = maps(1, (3, 3))
-    attention = ours.blocks[0].attn
-    bias = attention.bias(torch.zeros(1, 1, 3, 3, 3, 9))[0, 0].flatten(1, 2)
-    whole = attention.bias(torch.zeros(1, 1, 3, 5, 5, 25))[0, 0].flatten(1, 2)
+    add_bias: Any = ours.blocks[0].attn.bias  # type: ignore[union-attr]
+    bias = add_bias(torch.zeros(1, 1, 3, 3, 3, 9))[0, 0].flatten(1, 2)
+    whole = add_bias(torch.zeros(1, 1, 3, 5, 5, 25))[0, 0].flatten(1, 2)
     inside = torch.tensor([0, 1, 2, 5, 6, 7, 10, 11, 12])  # rows 0 to 2 of the window of five
     assert torch.equal(bias, whole[:, inside][:, :, inside])
     # MONAI's second row of three starts where the fourth place of the first row of five is.

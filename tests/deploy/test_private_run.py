@@ -11,10 +11,11 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from safetensors.numpy import load_file
 
 from fedward.client.hospital import Hospital
-from fedward.client.privacy.account import SiteAccount
+from fedward.client.privacy.account import Cost, SiteAccount
 from fedward.client.privacy.anchor_file import AnchorFile
 from fedward.client.privacy.entries import Book, Budget
 from fedward.client.privacy.ledger import PrivacyLedger
+from fedward.client.site import Site
 from fedward.common.errors import QuorumLostError, RefusedError, StorageError
 from fedward.common.flower import stamp
 from fedward.common.privacy.accounting import epsilon_of, merged
@@ -23,6 +24,7 @@ from fedward.common.records import (
     LOSS_OF_RECEIVED_MODEL,
     PARAMETERS,
     Binding,
+    Instruction,
     array_record,
     arrays_of,
 )
@@ -227,8 +229,12 @@ def test_what_was_not_paid_for_does_not_leave(
     made: Consortium, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hospital = made.open("va")
+
     # A trainer that forgets to pay.
-    monkeypatch.setattr(SiteAccount, "reserve", lambda self, site, binding, cost, before: before)
+    def pay_nothing(self: SiteAccount, site: Site, asked: Instruction, cost: Cost) -> object:
+        return (cost.segment,)
+
+    monkeypatch.setattr(SiteAccount, "reserve", pay_nothing)
     with pytest.raises(RefusedError, match="no privacy budget is reserved"):
         ask(hospital)
     assert [one["event"] for one in hospital.trail.entries()][-1] == "refused"

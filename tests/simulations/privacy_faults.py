@@ -1,15 +1,13 @@
 """Runs to be audited, and faults that are planted in their training."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedward.client.privacy import ghost
+from fedward.client.privacy import account, ghost
 from fedward.client.privacy.step import Mechanism
-from fedward.client.privacy.training import PrivateTraining
 from fedward.common.config.loader import load_run_config
 from fedward.common.task import Split
 from fedward.simulations.cli import find_config
@@ -54,12 +52,4 @@ def no_clipping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def an_account_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plant the usual fault: each round is accounted as if it were the first."""
-    begin = PrivateTraining.begin
-
-    def forgetful(training: PrivateTraining, *args: Any, **keys: Any) -> Any:
-        if "before" in keys:
-            return begin(training, *args, **{**keys, "before": None})
-        site, number, data, _, *others = args
-        return begin(training, site, number, data, None, *others, **keys)
-
-    monkeypatch.setattr(PrivateTraining, "begin", forgetful)
+    monkeypatch.setattr(account, "recall", lambda site, instruction, name: None)
