@@ -72,11 +72,15 @@ class ImageNetwork(nn.Module):
 
 
 def output_channels(network: ImageNetwork, image: ImageConfig) -> dict[Answer, int]:
-    """Return how many channels each output has, from one pass over an empty image."""
+    """Return how many channels each output has, from one pass over an empty image.
+
+    Left out is a mask of which a window holds a part only: it is no answer about a scan.
+    """
     network.eval()
     with torch.inference_mode():
         outputs = network.outputs(torch.zeros(1, 1, *image.size))
-    kinds: tuple[Answer, ...] = ("mask", "label")
+    draws_part = getattr(network.network, "draws_part", False)
+    kinds: tuple[Answer, ...] = ("label",) if draws_part else ("mask", "label")
     return {kind: outputs[kind].shape[1] for kind in kinds if kind in outputs}
 
 

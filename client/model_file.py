@@ -129,6 +129,11 @@ class TrainedModel:
             raise TrustError(f"model {self.name} has no signature")
         if self.parts == "personal":
             raise TrustError(f"model {self.name} is the site's own; nobody else has signed it")
+        if self.config.model.lora is not None:
+            raise TrustError(
+                f"model {self.name}: its adapters are folded into their network; what was signed "
+                "is the adapters alone, in the site's own database"
+            )
         study = self.study()
         shared: ParameterSet = study.shared_of(study.new_model())
         statistics = self.statistics if self.facts.get("statistics_sha256") else None
@@ -142,8 +147,8 @@ class TrainedModel:
 
 def study_of_model(config: RunConfig, schema: TableSchema, *, own_models: bool) -> Study:
     """Return the study of a finished run, for its task and its empty network."""
-    # The weights to start from are in no hospital, and every tensor is overwritten anyway.
-    model = config.model.model_copy(update={"init": None})
+    # Weights to start from are overwritten anyway, and adapters are folded into their layers.
+    model = config.model.model_copy(update={"init": None, "lora": None})
     return Study(
         config.model_copy(update={"model": model}),
         "federated",

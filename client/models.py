@@ -7,7 +7,7 @@ whole personal model (Ditto). The merged model never leaves.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ from fedward.client.plugins import why_not_allowed
 from fedward.client.store import SiteStore
 from fedward.common.config.site import PluginConfig
 from fedward.common.errors import ConfigError, RefusedError, StorageError, TrustError
+from fedward.common.models.low_rank import state_hash
 from fedward.common.registry import did_you_mean
 from fedward.common.release import Release, verify_release
+from fedward.common.study import Study
 from fedward.common.tables.table import TableSource
 
 _SCHEMA = """
@@ -147,7 +149,7 @@ class Models:
         network = facts.config.model.name
         if ":" in network and (why := why_not_allowed(network, plugins)):
             raise ConfigError(f"model {release.name}: its network is {network}, {why}")
-        study = study_of_model(facts.config, facts.schema, own_models=":" in network)
+        study = self._study(facts, own_models=":" in network)
         model = study.new_model()
         shared = study.shared_of(model)
         if shared.manifest_hash != release.manifest_hash or shared.size != len(release.parameters):
@@ -155,14 +157,46 @@ class Models:
                 f"model {release.name}: this fedward builds another network than the one that was "
                 "trained; use the version that trained it"
             )
-        shared.load(model, release.parameters)
+        model = study.finished(release.parameters)
         state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        local, parts = self._own_parts(release, study.strategy.name, set(state) - set(shared.names))
+        missing = set() if shared.base else set(state) - set(shared.names)
+        local, parts = self._own_parts(release, study.strategy.name, missing)
         for key, value in local.items():
             if key not in state or state[key].numel() != value.numel():
                 raise StorageError(f"model {release.name}: the site's {key} has another form")
             state[key] = value.reshape(state[key].shape)  # a scalar is stored as a vector of one
         return TrainedModel(release.header, state, release.statistics, parts, self._site, signature)
+
+    def weights_of(self, base: str) -> Mapping[str, Tensor] | None:
+        """Return the network with this hash (`low_rank.state_hash`), if the site has it.
+
+        Args:
+            base: of the network below adapters.
+        """
+        for name in dict.fromkeys(entry.run_key for entry in self.entries()):
+            try:
+                release, _ = self._find(name)
+                kept = TrainedModel(release.header, {}, None, "global")
+                if kept.config.model.lora is not None:
+                    continue  # it would ask for the network below its own adapters
+                state = self.load(name).state
+            except (ConfigError, StorageError):
+                continue  # of another version, or one that needs what the site does not allow
+            if state_hash(state) == base:
+                return state
+        return None
+
+    def _study(self, model: TrainedModel, *, own_models: bool) -> Study:
+        """Return what built the model in training, with the network below its adapters."""
+        study = study_of_model(model.config, model.schema, own_models=own_models)
+        lora = model.config.model.lora
+        if lora is None:
+            return study
+        keys = study.config.model.model_copy(update={"lora": lora})
+        weights = None if lora.base is None else self.weights_of(lora.base)
+        return replace(
+            study, config=study.config.model_copy(update={"model": keys}), weights=weights
+        )
 
     def _own_parts(
         self, release: Release, strategy: str, missing: set[str]

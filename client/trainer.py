@@ -137,11 +137,13 @@ class LocalTrainer:
             self.sampler = self.private.sampler
         else:
             self.sampler = ShuffleSampler(local.batch_size, epochs=local.epochs, steps=local.steps)
-        # What stays at a site starts alike everywhere: as the model was initialised.
+        # What stays at a site starts alike everywhere: as the model was initialised. What is frozen
+        # never changes, and is not kept again for every site.
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         self._initial = {
             name: tensor.clone()
             for name, tensor in model.state_dict().items()
-            if name not in set(shared.names)
+            if name not in {*shared.names, *frozen}
         }
         cme = settings.cme
         self.watch = None if cme is None else Watch.of(model, cme, self.sampler)

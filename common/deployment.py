@@ -5,14 +5,17 @@ Coordinator and sites build the study from the signed text alone, so that they c
 
 import dataclasses
 import datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from fedward.common.config.loader import run_config_dict, run_config_from_dict
-from fedward.common.config.run import EngineConfig, RunConfig
+from fedward.common.config.run import EngineConfig, ModelConfig, RunConfig
 from fedward.common.errors import ConfigError, TrustError
+from fedward.common.models.low_rank import state_hash
 from fedward.common.monitoring.layers import watched_layers
 from fedward.common.request import RunRequest
 from fedward.common.study import Kind, Study
@@ -43,7 +46,8 @@ def make_request(
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     simulated = ("root", "sites", "partition", "phantom", "shuffle_labels_except")
     data = config.data.model_copy(update=dict.fromkeys(simulated))
-    asked = config.model_copy(update={"data": data, "engine": EngineConfig()})
+    model = _with_base(config, base_dir, schema)
+    asked = config.model_copy(update={"data": data, "model": model, "engine": EngineConfig()})
     study = Study(asked, "federated", Split(config.seed), base_dir, schema)
     _, _ = study.initial  # names what cannot be built
     if asked.monitor.cme is not None:
@@ -51,6 +55,17 @@ def make_request(
     if asked.synthesis is not None:
         counts_of(asked.synthesis, schema.class_names)  # names a class that does not exist
     return RunRequest(operator, run_config_dict(asked), schema_values(schema), now, consortium)
+
+
+def _with_base(config: RunConfig, base_dir: Path, schema: TableSchema) -> ModelConfig:
+    """Return the model's keys, with the hash of what lies below adapters: it is not sent."""
+    model = config.model
+    if model.lora is None or model.init is None:
+        return model
+    plain = config.model_copy(update={"model": model.model_copy(update={"lora": None})})
+    network = Study(plain, "federated", Split(config.seed), base_dir, schema).new_model()
+    lora = model.lora.model_copy(update={"base": state_hash(network.state_dict())})
+    return model.model_copy(update={"lora": lora})
 
 
 def check_deployable(config: RunConfig) -> None:
@@ -124,8 +139,16 @@ def study_of(
     return Study(config, kind, split, base_dir, schema, own_models, label=request.hash[:8])
 
 
-def at_site(study: Study) -> Study:
+def at_site(
+    study: Study, kept: Callable[[str], Mapping[str, Tensor] | None] = lambda base: None
+) -> Study:
     """Return the study as a site builds it: the values of `model.init` come with the messages.
+
+    Below adapters they do not: the site must have that network.
+
+    Args:
+        study: as it was signed.
+        kept: returns the weights with a hash, of the models that the site has; None: it has not.
 
     Raises:
         ConfigError: tensors that stay at the sites would start from values that they do not have.
@@ -135,6 +158,15 @@ def at_site(study: Study) -> Study:
         return study
     model = config.model.model_copy(update={"init": None})
     site = dataclasses.replace(study, config=config.model_copy(update={"model": model}))
+    if model.lora is not None:
+        weights = None if model.lora.base is None else kept(model.lora.base)
+        if weights is None:
+            raise ConfigError(
+                f"model.lora: the adapters belong to a network (SHA-256 "
+                f"{str(model.lora.base)[:12]}...) that this site has not; it takes part once it "
+                "has that model: fedward model receive"
+            )
+        return dataclasses.replace(site, weights=weights)
     if len(site.initial[0].names) < len(site.new_model().state_dict()):
         raise ConfigError(
             "model.init: with `shared` the sites would start their own part from other values; "

@@ -28,6 +28,8 @@ class ParameterSet:
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    base: str = ""
+    """Hash of what is frozen beside them, where they mean nothing without it."""
 
     @classmethod
     def of(cls, model: nn.Module, patterns: Sequence[str] = ("*",)) -> Self:
@@ -66,8 +68,8 @@ class ParameterSet:
 
     @cached_property
     def manifest_hash(self) -> str:
-        """SHA-256 over names, shapes and dtype: two sites may be averaged only if it is equal."""
-        manifest = json.dumps([self.names, self.shapes, "float32"])
+        """SHA-256 over names, shapes, dtype and base: only equal ones may be averaged."""
+        manifest = json.dumps([self.names, self.shapes, "float32", *[self.base] * bool(self.base)])
         return hashlib.sha256(manifest.encode()).hexdigest()
 
     def flatten(self, state: Mapping[str, Tensor]) -> Vector:

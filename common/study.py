@@ -5,14 +5,16 @@ tensor, so that every site trains alone; the baseline `pooled` has one site that
 and exists in simulations only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedward.common.config.run import RunConfig, StrategyConfig
+from fedward.common.models.low_rank import adapt, base_hash, check_base, merge
 from fedward.common.parameters import ParameterSet, shared_set
 from fedward.common.randomness import seed_for, seeded_global_torch
 from fedward.common.tables.schema import TableSchema
@@ -45,6 +47,8 @@ class Study:
     """Whether a model may be an importable class of the user's."""
     label: str = ""
     """Tells two deployed runs of the same configuration apart."""
+    weights: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    """The network to start from, where it is at hand rather than in `model.init`."""
 
     @property
     def seed(self) -> int:
@@ -98,11 +102,30 @@ class Study:
             model = self.task.build_model()
         if self.config.model.init is not None:
             load_weights(model, self.base_dir / self.config.model.init)
+        if self.weights is not None:
+            model.load_state_dict(dict(self.weights))
+        if self.config.model.lora is not None:
+            check_base(model, self.config.model.lora)
+            with seeded_global_torch(seed_for(self.seed, purpose="adapters")):
+                adapt(model, self.config.model.lora)
         return model
+
+    def finished(self, vector: Vector) -> nn.Module:
+        """Return the network with the trained values, adapters folded into their layers.
+
+        Args:
+            vector: of `initial`'s form, after training.
+        """
+        model = self.new_model()
+        self.shared_of(model).load(model, vector)
+        return model if self.config.model.lora is None else merge(model)
 
     def shared_of(self, model: nn.Module) -> ParameterSet:
         """Return the tensors that travel; none in the `local` baseline."""
         if self.kind == "local":
             return ParameterSet.of(model, ())
+        if self.config.model.lora is not None:
+            trained = [name for name, p in model.named_parameters() if p.requires_grad]
+            return replace(ParameterSet.of(model, trained), base=base_hash(model))
         patterns = self.config.shared if self.kind == "federated" else ("*",)
         return shared_set(model, patterns, strategy=self.strategy.name)

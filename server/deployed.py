@@ -324,9 +324,7 @@ def _write_config(study: Study, request: RunRequest, folder: Path) -> None:
 
 
 def _write_model(study: Study, outcome: Outcome, folder: Path) -> None:
-    shared, _ = study.initial
-    model = study.new_model()
-    shared.load(model, outcome.progress.vectors[PARAMETERS])
+    model = study.finished(outcome.progress.vectors[PARAMETERS])
     save_weights(model, folder / "model.safetensors")
 
 

@@ -15,6 +15,7 @@ from fedward.common.privacy.updates import UpdateNoise
 from fedward.common.study import Study
 from fedward.server.anchors import Anchors
 from fedward.server.central_noise import CentralNoise
+from fedward.server.low_rank import ProductAverage
 from fedward.server.sampling import num_sampled
 
 _log = logging.getLogger("fedward.privacy")
@@ -50,6 +51,8 @@ class Plan:
     """Where the heads of the sites' audit logs are kept; a simulation's sites have none."""
     central: CentralNoise | None = None
     """What is added to the mean of each round; None: the run does not ask the server for noise."""
+    products: ProductAverage | None = None
+    """Averages adapters by their products; None: updates are averaged as they are."""
 
     @cached_property
     def sites(self) -> dict[int, str]:
@@ -114,7 +117,13 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
         statistics_size=study.task.statistics_size if study.statistics_are_shared else None,
         anchors=anchors,
         central=central,
+        products=None if baseline else _products(config, shared),
     )
+
+
+def _products(config: RunConfig, shared: ParameterSet) -> ProductAverage | None:
+    lora = config.model.lora
+    return ProductAverage(shared) if lora is not None and lora.aggregation == "svd" else None
 
 
 def _warn(config: RunConfig, *, num_sites: int, num_parameters: int) -> None:

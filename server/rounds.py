@@ -239,6 +239,8 @@ class RoundLoop:
         messages = [reply.message for reply in answers.accepted]
         if self.plan.central is not None:
             messages = [self.plan.central.release(number, before.vectors[PARAMETERS], messages)]
+        if self.plan.products is not None:
+            messages = [self.plan.products.combine(messages)]
         arrays, metrics = self.strategy.aggregate_train(number, messages)
         if arrays is None or metrics is None:
             return None, None

@@ -13,7 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedward.common.config.loader import Repetition, config_hash
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError
 from fedward.common.intervals import mean_interval, paired_interval
+from fedward.common.metrics import highest_of
 from fedward.common.privacy.checks import check_epsilon
 from fedward.common.quiet import quiet_third_parties
 from fedward.common.task import Metric
@@ -195,6 +196,7 @@ def _figures(sites: Mapping[str, Any], metric: str) -> dict[str, float | None]:
 
 
 def _point(runs: Sequence[Trained], plain: Mapping[int, Trained]) -> Point:
+    metric = runs[0].metric
     together = [_mean(one.federated) for one in runs]
     alone = [_mean(one.alone) for one in runs]
     pairs = [(one, plain[one.seed]) for one in runs if one.seed in plain]
@@ -202,14 +204,14 @@ def _point(runs: Sequence[Trained], plain: Mapping[int, Trained]) -> Point:
     spent = [one.spent for one in runs if one.spent is not None]
     return Point(
         epsilon=runs[0].epsilon,
-        federated=_interval(together),
-        alone=_interval(alone),
+        federated=_interval(together, metric),
+        alone=_interval(alone, metric),
         gain=_paired(together, alone),
         cost=_paired(
             [_mean(one.federated) for one, _ in pairs], [_mean(one.federated) for _, one in pairs]
         ),
-        federated_at={s: _interval([one.federated.get(s) for one in runs]) for s in sites},
-        alone_at={s: _interval([one.alone.get(s) for one in runs]) for s in sites},
+        federated_at={s: _interval([one.federated.get(s) for one in runs], metric) for s in sites},
+        alone_at={s: _interval([one.alone.get(s) for one in runs], metric) for s in sites},
         spent=max(spent, default=None),
     )
 
@@ -220,8 +222,13 @@ def _mean(figures: Figures) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _interval(values: Sequence[float | None]) -> Metric:
-    return mean_interval([value for value in values if value is not None])
+def _interval(values: Sequence[float | None], metric: str) -> Metric:
+    """Return the mean with its interval, cut where the figure itself ends."""
+    found = mean_interval([value for value in values if value is not None])
+    if found.low is None or found.high is None:
+        return found
+    low, high = max(found.low, 0.0), min(found.high, highest_of(metric))
+    return replace(found, low=low, high=high)
 
 
 def _paired(own: Sequence[float | None], other: Sequence[float | None]) -> Metric:

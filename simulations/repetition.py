@@ -60,9 +60,7 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
         display.phase(f"baseline {kind}: {BASELINE_NAMES[kind]}")
         baselines[kind] = _run_baseline(federation, kind, grid, outcome, folder)
     audit.write("end", stopped_by=outcome.stopped_by, rounds=outcome.progress.round_number)
-    shared, _ = federation.initial
-    model = federation.new_model()
-    shared.load(model, outcome.progress.vectors[PARAMETERS])
+    model = federation.finished(outcome.progress.vectors[PARAMETERS])
     save_weights(model, folder / "model.safetensors")
     write_pictures(federation, outcome.progress, folder)
     summary = summarise(

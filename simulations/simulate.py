@@ -62,6 +62,8 @@ class Run:
 
         config = load_run_config(self.folder / "config.yaml").config
         base_dir = Path((self.folder / BASE_DIR_FILE).read_text("utf-8"))
+        plain = config.model.model_copy(update={"lora": None})  # folded into their layers
+        config = config.model_copy(update={"model": plain})
         model = Study(config, "federated", Split(config.seed), base_dir).new_model()
         load_weights(model, self.folder / "model.safetensors")
         return model

@@ -31,14 +31,22 @@ from fedward.client.privacy.dense_rules import (
     WrittenOut,
 )
 from fedward.client.privacy.patients import Patients
-from fedward.common.models import MLP, FTTransformer, LogisticRegression, ft_transformer, layers
+from fedward.common.models import (
+    MLP,
+    FTTransformer,
+    LogisticRegression,
+    ft_transformer,
+    layers,
+    low_rank,
+)
 from fedward.common.task import Batch, Loss
 
 _LINEAR = (nn.Linear, layers.Linear)
 _DENSE = (
     *_LINEAR, nn.LayerNorm, layers.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Identity, nn.ReLU,
     nn.GELU, nn.Tanh, nn.Sequential,
-    LogisticRegression, MLP, FTTransformer, ft_transformer.FieldTokenizer, ft_transformer.Block,
+    LogisticRegression, MLP, FTTransformer, low_rank.Adapted,
+    ft_transformer.FieldTokenizer, ft_transformer.Block,
 )  # fmt: skip
 
 

@@ -47,7 +47,11 @@ def protected(trainer: Trainer, study: Study, account: Account | None = None) ->
     if privacy is None or not privacy.protects_sites or study.kind != "federated":
         return trainer
     noise = UpdateNoise.of(privacy, study.config.rounds)
-    return ProtectedTrainer(trainer, noise, account or SeededAccount(study.seed))
+    is_simulated = study.config.data.is_simulated
+    assert account is not None or is_simulated or not noise.is_local, "noise would have a seed"
+    return ProtectedTrainer(
+        trainer, noise, account or SeededAccount(study.seed), is_simulated=is_simulated
+    )
 
 
 class ProtectedTrainer:
@@ -57,12 +61,16 @@ class ProtectedTrainer:
         inner: trains.
         noise: how long an update may be, and how it is hidden.
         account: where noise comes from and is paid; not used in `central`.
+        is_simulated: whether nobody's privacy is at stake: then it is told what was clipped.
     """
 
-    def __init__(self, inner: Trainer, noise: UpdateNoise, account: Account) -> None:
+    def __init__(
+        self, inner: Trainer, noise: UpdateNoise, account: Account, *, is_simulated: bool
+    ) -> None:
         self._inner = inner
         self._noise = noise
         self._account = account
+        self._is_simulated = is_simulated
 
     def prefill(self, jobs: Sequence[tuple[Site, Instruction]]) -> None:
         """Let the trainer see the jobs."""
@@ -99,7 +107,7 @@ class ProtectedTrainer:
             source = self._account.noise(site, instruction, WHAT)
             change = self._noise.noised(change, source)
             report["signal_to_noise"] = self._noise.signal_to_noise(change)
-        if self._account.coins is None:  # a simulation: elsewhere it would tell of the patients
+        if self._is_simulated:  # elsewhere it would tell of the patients
             report[CLIPPED] = float(was_clipped)
         vector = (received + change).astype(np.float32)
         return replace(

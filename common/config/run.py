@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
+from fedward.common.config.low_rank import LowRankConfig
 from fedward.common.config.monitor import MonitorConfig
 from fedward.common.config.privacy import PrivacyConfig, unaccounted, uncovered
 from fedward.common.config.section import OpenSection, Section, Seed, SiteName, Text
@@ -127,6 +128,8 @@ class ModelConfig(OpenSection):
 
     init: Text | None = None
     """A `.safetensors` file, or the folder of a MONAI bundle, to start from."""
+    lora: LowRankConfig | None = None
+    """Train low-rank adapters, and leave the network as it is; absent: train the network."""
 
 
 class StrategyConfig(OpenSection):
@@ -272,6 +275,26 @@ class RunConfig(Section):
             why = uncovered(self)
         if why is not None:
             raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_all_that_is_shared(self) -> "RunConfig":
+        lora = self.model.lora
+        if lora is None:
+            return self
+        if self.shared != ("*",) or self.strategy.name == "fedbn":
+            raise ValueError(
+                "shared: with model.lora the adapters and what model.lora.also names are shared; "
+                "leave shared out, and use another strategy than fedbn"
+            )
+        single = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "scaffold", "qfedavg")
+        is_central = self.privacy is not None and self.privacy.mode == "central"
+        if lora.aggregation == "svd" and (self.strategy.name in single or is_central):
+            raise ValueError(
+                "model.lora.aggregation: svd averages products at the server before the strategy; "
+                f"{'privacy.mode central' if is_central else self.strategy.name} needs the "
+                "updates of single sites: use ffa"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,9 @@ SiteName = Annotated[
 ]
 """Names folders and database rows, and is one part of a `--set` key: no dots, no slashes."""
 Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", examples=["64 hexadecimal digits, a SHA-256"])
+]
 
 
 class Section(BaseModel):

@@ -6,16 +6,13 @@ The site's value always wins: a run that asks for more is refused before any pat
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from fedward.common.config.read import Origin, parse_key, read_config
-from fedward.common.config.section import Section, SiteName, Text
+from fedward.common.config.section import Section, Sha256, SiteName, Text
 
-Sha256 = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{64}$", examples=["64 hexadecimal digits, a SHA-256"])
-]
 Telemetry = Literal["cme", "cme.log_mag", "cme.rho", "cme.map_cos", "cme.top1"]
 _PROXY = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})/?")
 

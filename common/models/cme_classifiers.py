@@ -2,16 +2,18 @@
 
 | network | preset | first channels | blocks | parameters, 4 classes | CPU, 64 x 64 |
 |---|---|---|---|---|---|
-| `cme-resnet` | `published` | 64 | ResNet50 | 23.78 M | 73 ms |
-| | `small` | 8 | ResNet50 | 0.44 M | 3 ms |
-| `cme-densenet` | `published` | 64 | DenseNet121: 6, 12, 24, 16 | 7.10 M | 43 ms |
-| | `small` | 24 | 2, 4, 6, 4 | 0.13 M | 3 ms |
-| `cme-alexnet` | `published` | 64 | AlexNet | 2.56 M | 6 ms |
-| | `small` | 16 | AlexNet | 0.19 M | 1 ms |
+| `cme-resnet` | `published` | 64 | ResNet50 | 23.78 M | 72 ms |
+| | `small` | 8 | ResNet50 | 0.42 M | 4 ms |
+| `cme-densenet` | `published` | 64 | DenseNet121: 6, 12, 24, 16 | 7.10 M | 44 ms |
+| | `small` | 24 | 2, 4, 6, 4 | 0.17 M | 3 ms |
+| `cme-alexnet` | `published` | 64 | AlexNet | 2.56 M | 8 ms |
+| | `small` | 16 | AlexNet | 0.18 M | 2 ms |
 
-CPU: one sample forward and backward, one thread. Hospitals whose bodies differ share
-`head.*`: the layers of 128 to 128 and 128 to C neurons are alike in all of them. The layer before,
-`project`, is not: it has as many inputs as the body has features.
+CPU: a sample forward and backward on one thread, in batches of 16 (of 4 where published).
+
+Hospitals whose bodies differ share `head.*`: the layers of 128 to 128 and 128 to C neurons are
+alike in all of them. The layer before, `project`, is not: it has as many inputs as the body has
+features.
 
 Source: Kumar et al. 2025, "Visualizing Dynamics of Federated Medical Models via Conversational
 Memory Elements", ICPR 2024, LNCS 15312, section 3.2 and figure 2. Ours: group normalisation for

@@ -13,7 +13,8 @@ and the means of both, are what `label` and each of the schema's `signs` are tol
 For `published`, give regions of 192 voxels of 0.5 mm: the middle is then 48 voxels of 0.5 mm, and
 the surroundings 96 voxels of 1 mm. Training has two stages, which are two runs: `stage: joint`, and
 from its model (`model.init`) `stage: label`, which trains the label alone; mask, signs and the
-first half of either encoder stay as they are.
+first half of either encoder stay as they are. Its mask lies in the middle of a region that somebody
+has chosen: `fedward predict` tells the class of such a region, and does not search a scan.
 
 Source: "DSMT-Net: A Dual-Scale Multi-Task Learning Framework for Invasiveness Prediction of
 Medium-Sized Pulmonary Nodules" (AAPM), of which there is an abstract only: two scales, a mask,
@@ -85,8 +86,8 @@ class DSMTNet(nn.Module):
         middle: the middle is this part of the region along each axis: of 4, a quarter.
         coarser: voxels along each axis that are averaged to one of the surroundings.
         scales: `middle`: without the surroundings (an ablation).
-        tasks: of `mask`, `label` and `signs` (ablations); absent: what the schema names. Without
-            `mask` nothing is pooled under it either.
+        tasks: of `mask`, `label` and `signs` (ablations), but no mask alone; absent: what the
+            schema names. Without `mask` nothing is pooled under it either.
         stage: `joint`, or `label`: only the label is trained, see the module.
         norm: `batch` couples the patients of a batch.
 
@@ -109,10 +110,15 @@ class DSMTNet(nn.Module):
     ) -> None:
         super().__init__()
         wanted = tasks_of(form, tasks, offered=OFFERED, name="dsmt-net")
+        if wanted == {"mask"}:
+            raise ConfigError(
+                "model.tasks: for a mask alone dsmt-net has no use of two scales; use basic-unet"
+            )
         base = PRESETS[preset]
         widths = widths or base.widths
         dims = form.spatial_dims
         self.coarser = coarser or base.coarser
+        self.size = form.size
         self.middle = _middle(form, middle or base.middle)
         if min(form.size) < self.coarser:
             raise ConfigError(
@@ -122,25 +128,30 @@ class DSMTNet(nn.Module):
         needs_room(ImageForm(self.middle, 0, 0), (lowest,) * dims, norm)
         self.local = _Encoder(dims, widths)
         self.surroundings = self.decoder = self.gate = None
+        num_parts = 1
         if "mask" in wanted:
             self.decoder = Decoder(dims, widths, form.num_structures)
+            num_parts += 1
+        if scales == "both":
+            self.surroundings = _Encoder(dims, widths)
+            self.gate = nn.Linear(2 * widths[-1], 2)
+            num_parts += 1
+        num_features = num_parts * widths[-1]
+        self.or_missing = OrMissing(num_features)
         self.heads = nn.ModuleDict()
-        if wanted & {"label", "signs"}:
-            num_scales = 1
-            if scales == "both":
-                num_scales = 2
-                self.surroundings = _Encoder(dims, widths)
-                self.gate = nn.Linear(2 * widths[-1], 2)
-            num_features = (num_scales + ("mask" in wanted)) * widths[-1]
-            self.or_missing = OrMissing(num_features)
-            if "label" in wanted:
-                self.heads["label"] = two_layers(num_features, HEAD_WIDTH, form.num_classes)
-            for sign in form.signs if "signs" in wanted else ():
-                self.heads[_SIGN + sign] = two_layers(num_features, HEAD_WIDTH, 1)
+        if "label" in wanted:
+            self.heads["label"] = two_layers(num_features, HEAD_WIDTH, form.num_classes)
+        for sign in form.signs if "signs" in wanted else ():
+            self.heads[_SIGN + sign] = two_layers(num_features, HEAD_WIDTH, 1)
         set_normalisation(self, norm)
         self.stage = stage
         if stage == "label":
             self._freeze()
+
+    @property
+    def draws_part(self) -> bool:
+        """Whether a mask is of a part of what the network sees: it cannot search a scan."""
+        return self.middle != self.size
 
     def forward(self, batch: Batch) -> ImageOutputs:
         """Return logits: `mask` (B, K, *size), `label` (B, C), `signs` (B, S), if they are built.
@@ -148,27 +159,23 @@ class DSMTNet(nn.Module):
         In stage `label`, while training: `label` alone.
         """
         image = seen_image(batch, self)
-        starts = [(a - b) // 2 for a, b in zip(image.shape[2:], self.middle, strict=True)]
+        starts = [(a - b) // 2 for a, b in zip(self.size, self.middle, strict=True)]
         near = image
         for axis, (start, side) in enumerate(zip(starts, self.middle, strict=True), start=2):
             near = near.narrow(axis, start, side)
         levels = self.local(near)
-        outputs: ImageOutputs = {}
-        if self.decoder is not None:
-            outputs["mask"] = self.decoder(levels, self.middle)
-        if len(self.heads):
-            features_BF = self._features(image, levels[-1], outputs.get("mask"))
-            features_BF = self.or_missing(features_BF, batch["mask.image"])
-            told = {name: head(features_BF) for name, head in self.heads.items()}
-            signs = [logit_B1 for name, logit_B1 in told.items() if name.startswith(_SIGN)]
-            if "label" in told:
-                outputs["label"] = told["label"]
-            if signs:
-                outputs["signs"] = torch.cat(signs, dim=1)
+        mask = None if self.decoder is None else self.decoder(levels, self.middle)
+        features_BF = self._features(image, levels[-1], mask)
+        features_BF = self.or_missing(features_BF, batch["mask.image"])
+        told = {name: head(features_BF) for name, head in self.heads.items()}
         if self.stage == "label" and self.training:
-            return {"label": outputs["label"]}
-        if "mask" in outputs:
-            outputs["mask"] = _placed(outputs["mask"], image.shape[2:], starts)
+            return {"label": told["label"]}
+        outputs = {name: logits for name, logits in told.items() if name == "label"}
+        if len(told) > len(outputs):
+            signs = [logit_B1 for name, logit_B1 in told.items() if name.startswith(_SIGN)]
+            outputs["signs"] = torch.cat(signs, dim=1)
+        if mask is not None:
+            outputs["mask"] = _placed(mask, self.size, starts)
         return outputs
 
     def _features(self, image: Tensor, lowest: Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fedward.deploy.commands import privacy_audit, privacy_curve
+from fedward.deploy.commands import privacy_audit, privacy_curve, privacy_inversion
 from fedward.deploy.commands.audit import add_site, existing_database
 from fedward.deploy.commands.parsing import Commands, add_command, add_group
 
@@ -41,6 +41,7 @@ def add(commands: Commands) -> None:
     status.add_argument("--json", action="store_true", help="for scripts")
     privacy_audit.add(verbs)
     privacy_curve.add(verbs)
+    privacy_inversion.add(verbs)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -190,7 +190,8 @@ def _of_membership(found: Findings) -> Iterator[str]:
     yield f"{'':<16}{'seed':>6}  {'AUC (0.5: guessing)':<24}  found at 1 % false (0.01: guessing)"
     for name, attacks in (("as configured", found.attacks), ("without privacy", found.plain)):
         for attack in attacks:
-            yield f"{name:<16}{attack.seed:>6}  {_with_interval(attack.auc):<24}  {_with_interval(attack.tpr)}"
+            auc, tpr = _with_interval(attack.auc), _with_interval(attack.tpr)
+            yield f"{name:<16}{attack.seed:>6}  {auc:<24}  {tpr}"
 
 
 def _with_interval(metric: "Metric") -> str:

@@ -35,11 +35,12 @@ def add(verbs: Commands) -> None:
 
 def _inversion(args: argparse.Namespace) -> int:
     from fedward.common.errors import ConfigError
-    from fedward.simulations.privacy_audit.inversion import invert
-    from fedward.simulations.privacy_audit.inversion_figure import write_figure
 
     if args.out.suffix != SUFFIX:
         raise ConfigError(f"--out: {args.out}: expected a name that ends in {SUFFIX}")
+    from fedward.simulations.privacy_audit.inversion import invert
+    from fedward.simulations.privacy_audit.inversion_figure import write_figure
+
     found = invert(opened(args.config, args.overrides), say=teller())
     write_figure(found, args.out)
     if args.json:

@@ -27,9 +27,10 @@ from fedward.common.tables.encode import FieldLayout as Columns
 from fedward.common.task import Batch, Loss, PatientDataset
 
 FEATURES = "features"
-LOUDNESS = 16.0
+LOUDNESS = 8.0
 """Wanted length of a canary's gradient over the bound, so that clipping that is missing shows.
 
+With more, noise in the weights of its column soon teaches the model its label, and it falls silent.
 A network that normalises its inputs (FT-Transformer) does not let it grow so far."""
 MAX_VALUE = 2.0**24
 FEW = 8
@@ -63,12 +64,14 @@ class Canaries:
 
     Args:
         rows: one per canary.
-        trace_MP: the canaries' gradients, at those values that only one canary reaches.
-        loudness: length of their gradients over the bound, the median.
+        owner_P: the only canary whose gradient reaches a value that travels; -1: none or several.
+        slope_P: that gradient.
+        loudness: length of the canaries' gradients over the bound, the median.
     """
 
     rows: Batch
-    trace_MP: Tensor
+    owner_P: npt.NDArray[np.int64]
+    slope_P: Floats
     loudness: float
 
     @classmethod
@@ -89,22 +92,27 @@ class Canaries:
         value, loudest = 1.0, (0.0, 1.0)
         while loudest[0] < LOUDNESS and value <= MAX_VALUE:
             few = _rows(attacked.model, rows, num_canaries, value)
-            _, norm_M = _gradients(attacked, {name: column[:FEW] for name, column in few.items()})
-            loudest = max(loudest, (float(norm_M.min()) / max_norm, value))
+            found = _traces(attacked, {name: column[:FEW] for name, column in few.items()})
+            loudest = max(loudest, (float(found.norm_M.min()) / max_norm, value))
             value *= 2
         made = _rows(attacked.model, rows, num_canaries, loudest[1])
-        gradient_MP, norm_M = _gradients(attacked, made)
-        loudness = float(norm_M.median()) / max_norm
+        traces = _traces(attacked, made)
+        loudness = float(np.median(traces.norm_M)) / max_norm
         if loudness < 1:
             raise ConfigError(
                 f"privacy.max_grad_norm: no canary's gradient is as long as {max_norm:g}, so that "
                 "nothing is clipped and an audit would say little; lower it"
             )
-        return cls(made, _own_part(gradient_MP), loudness)
+        if len(np.unique(traces.owner_P[traces.owner_P >= 0])) < num_canaries:
+            raise ConfigError(
+                "shared: the weights of single columns do not travel, so that an audit by columns "
+                "sees nothing; share the first layer"
+            )
+        return cls(made, traces.owner_P, traces.slope_P, loudness)
 
     def __len__(self) -> int:
         """Return M."""
-        return len(self.trace_MP)
+        return len(self.rows["patient_id"])
 
     def added_to(self, data: PatientDataset, is_in_M: Bools) -> PatientDataset:
         """Return the patients, and the canaries that `is_in_M` says as patients of a row each."""
@@ -127,7 +135,10 @@ class Canaries:
         Args:
             moved_P: (P,) float64, what the site received minus what it returned, over all rounds.
         """
-        scores: Floats = (self.trace_MP.double() @ torch.from_numpy(moved_P)).numpy()
+        own_P = self.owner_P >= 0
+        scores: Floats = np.bincount(
+            self.owner_P[own_P], weights=(self.slope_P * moved_P)[own_P], minlength=len(self)
+        )
         return scores
 
 
@@ -152,34 +163,36 @@ def _padded(features_NF: Tensor, num_canaries: int) -> Tensor:
     return torch.cat([features_NF, features_NF.new_zeros(len(features_NF), num_canaries)], dim=1)
 
 
-def _gradients(attacked: Attacked, rows: Batch) -> tuple[Tensor, Tensor]:
-    """Return each row's gradient (M, P) in what travels, and its length (M,) over all weights."""
-    named = {n: p for n, p in attacked.model.named_parameters() if p.requires_grad}
-    resting = {n: torch.zeros_like(t) for n, t in attacked.model.state_dict().items()}
-    was_training = attacked.model.training
-    attacked.model.eval()
-    gradients, norms = [], []
+@dataclass(frozen=True, repr=False)
+class _Traces:
+    owner_P: npt.NDArray[np.int64]
+    slope_P: Floats
+    norm_M: Floats
+    """Length of each gradient over all weights, also those that do not travel."""
+
+
+def _traces(attacked: Attacked, rows: Batch) -> _Traces:
+    """Return which value is reached by which row alone, one row after the other.
+
+    All gradients at once would not fit in memory: a thousand canaries, and as many columns.
+    """
+    model, size = attacked.model, attacked.shared.size
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    resting = {name: torch.zeros_like(t) for name, t in model.state_dict().items()}
+    owner_P, count_P, slope_P = np.full(size, -1), np.zeros(size, dtype=np.int64), np.zeros(size)
+    norms = []
+    was_training = model.training
+    model.eval()
     for number in range(len(rows["patient_id"])):
         row = {name: column[number : number + 1] for name, column in rows.items()}
-        loss = attacked.loss(attacked.model(row), row).sum()
+        loss = attacked.loss(model(row), row).sum()
         found = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
-        norms.append(torch.cat([g.reshape(-1) for g in found]).norm())
-        told = attacked.shared.flatten({**resting, **dict(zip(named, found, strict=True))})
-        gradients.append(torch.from_numpy(told))
-    attacked.model.train(was_training)
-    return torch.stack(gradients), torch.stack(norms)
-
-
-def _own_part(gradient_MP: Tensor) -> Tensor:
-    """Return the gradients with 0 wherever more than one canary reaches.
-
-    Raises:
-        ConfigError: nothing is left of some canary.
-    """
-    own_MP = gradient_MP * ((gradient_MP != 0).sum(dim=0) == 1)
-    if not own_MP.any(dim=1).all():
-        raise ConfigError(
-            "shared: the weights of single columns do not travel, so that an audit by columns "
-            "sees nothing; share the first layer"
-        )
-    return own_MP
+        norms.append(float(torch.cat([g.reshape(-1) for g in found]).norm()))
+        told_P = attacked.shared.flatten({**resting, **dict(zip(named, found, strict=True))})
+        reached_P = told_P != 0
+        owner_P[reached_P] = number
+        count_P += reached_P
+        slope_P += told_P
+    model.train(was_training)
+    owner_P[count_P != 1] = -1
+    return _Traces(owner_P, slope_P, np.array(norms))

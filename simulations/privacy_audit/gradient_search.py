@@ -20,7 +20,7 @@ from fedward.common.task import Batch, Loss
 
 Image = npt.NDArray[np.float32]
 Gradient = dict[str, Tensor]
-NUM_TRIES, STEP_SIZE, DECAY = 600, 0.05, 0.1
+NUM_TRIES, STEP_SIZE, DECAY = 400, 0.05, 0.1
 DECAYS_AT = (0.4, 0.65, 0.85)
 """Shares of the search after which its steps get shorter, by `DECAY`."""
 TOTAL_VARIATION = 0.01

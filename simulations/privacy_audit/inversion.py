@@ -191,7 +191,7 @@ def _one_step(federation: Federation, noise_multiplier: float | None) -> Federat
     local = LocalConfig(steps=1, batch_size=1, optimizer="sgd", learning_rate=1.0)
     image = config.data.image.model_copy(update={"augment": "none"})
     data = config.data.model_copy(update={"image": image})
-    changed = {"local": local, "privacy": privacy, "data": data, "rounds": 1}
+    changed = {"local": local, "privacy": privacy, "data": data}
     return replace(federation, config=config.model_copy(update=changed))
 
 

@@ -20,6 +20,15 @@ def site_with(name: str, data: SiteData) -> Site:
 
 
 def instruction_of(study: Study, shared: ParameterSet, sent: Vector, *, number: int) -> Instruction:
-    """Return the message that asks a site to train what is sent, in round `number`."""
+    """Return the message that asks a site to train what is sent.
+
+    Args:
+        study: the attacked run.
+        shared: what travels.
+        sent: its values.
+        number: of the message, from 1; it is sent as that of the round after. In a first round a
+            site warns where noise drowns its weights, of which the most are the attack's own here.
+    """
+    number += 1
     binding = Binding(study.run_key, number, f"attack-{number}", "", shared.manifest_hash)
     return Instruction(binding, {PARAMETERS: sent})

@@ -37,7 +37,7 @@ from fedward.simulations.federation import Federation
 from fedward.simulations.privacy_audit.canaries import Attacked, Bools, Canaries, Floats, widened
 from fedward.simulations.privacy_audit.messages import instruction_of, site_with
 
-MAX_CANARIES, MIN_CANARIES = 500, 20
+MAX_CANARIES, MIN_CANARIES = 1000, 20
 CANARIES_TIMES_DELTA = 0.05
 """Above it, delta alone would explain most right guesses (Steinke et al. 2023, Theorem 5.2)."""
 GUESSED_SHARES = (0.08, 0.2, 0.4, 0.8)

@@ -29,6 +29,7 @@ from fedward.client.data.volumes import load_volume, scan_folder
 from fedward.client.precision import Execution
 from fedward.common.config.image import LossConfig
 from fedward.common.images.losses import classification_loss, deep_segmentation_loss
+from fedward.common.images.signs import signs_loss
 from fedward.common.models.image_form import ImageForm
 from fedward.common.models.image_models import build_image_model
 from fedward.common.quiet import quiet_third_parties
@@ -37,17 +38,32 @@ from fedward.common.task import Batch
 
 FIFTEEN = 15
 """Columns of the clinical fields, as in the paper's code: five numbers, and one-hot 2 and 8."""
-NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "uscnet smoke": ("uscnet", 32, {"preset": "smoke"}),
-    "uscnet tokens": ("uscnet", 48, {"preset": "tokens"}),
-    "uscnet published": ("uscnet", 48, {"preset": "published"}),
-    "unetr": ("unetr", 48, {}),
-    "basic-unet": ("basic-unet", 48, {}),
-    "seg-resnet": ("seg-resnet", 48, {}),
-    "resnet3d": ("resnet3d", 48, {}),
-    "concat-fusion": ("concat-fusion", 48, {}),
-    "tmss": ("tmss", 48, {}),
+CUBE_48 = (48, 48, 48)
+NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "uscnet smoke": ("uscnet", (32, 32, 32), {"preset": "smoke"}),
+    "uscnet tokens": ("uscnet", CUBE_48, {"preset": "tokens"}),
+    "uscnet published": ("uscnet", CUBE_48, {"preset": "published"}),
+    "unetr": ("unetr", CUBE_48, {}),
+    "basic-unet": ("basic-unet", CUBE_48, {}),
+    "seg-resnet": ("seg-resnet", CUBE_48, {}),
+    "resnet3d": ("resnet3d", CUBE_48, {}),
+    "concat-fusion": ("concat-fusion", CUBE_48, {}),
+    "tmss": ("tmss", CUBE_48, {}),
+    "resformer small": ("resformer", (64, 64), {"preset": "small"}),
+    "resformer published": ("resformer", (224, 224), {}),
+    "resformer published, window 8": ("resformer", (512, 512), {"window": 8}),
+    "dsmt-net small": ("dsmt-net", CUBE_48, {"preset": "small"}),
+    "dsmt-net medium": ("dsmt-net", (96, 96, 96), {"preset": "medium"}),
+    "dsmt-net published": ("dsmt-net", (192, 192, 192), {}),
+    "cme-resnet small": ("cme-resnet", (64, 64), {"preset": "small"}),
+    "cme-resnet published": ("cme-resnet", (64, 64), {}),
+    "cme-densenet small": ("cme-densenet", (64, 64), {"preset": "small"}),
+    "cme-densenet published": ("cme-densenet", (64, 64), {}),
+    "cme-alexnet small": ("cme-alexnet", (64, 64), {"preset": "small"}),
+    "cme-alexnet published": ("cme-alexnet", (64, 64), {}),
 }
+GPU_ONLY = ("resformer published, window 8", "dsmt-net published")
+"""Minutes per batch on a CPU."""
 
 
 class FifteenColumns:
@@ -63,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["reading", "networks", "network"])
     parser.add_argument("--name", choices=list(NETWORKS))
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), metavar="NETWORK")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--slices", type=int, default=100)
@@ -132,6 +149,8 @@ def networks(args: argparse.Namespace) -> None:
     print("| network | size | parameters | samples/s | bfloat16 | peak MiB | bfloat16 |")
     print("|---|---|---|---|---|---|---|")
     for name in NETWORKS:
+        if (args.only and name not in args.only) or (args.device == "cpu" and name in GPU_ONLY):
+            continue
         command = [sys.executable, "-m", "tests.benchmarks.ct_speed", "network", "--name", name]
         command += ["--device", args.device, "--batch", str(args.batch)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -140,19 +159,19 @@ def networks(args: argparse.Namespace) -> None:
         cells = [f"{found['parameters'] / 1e6:.2f} M", found["float32"]["samples"]]
         cells += [half["samples"], found["float32"]["mib"], half["mib"]]
         shown = " | ".join("-" if c is None else str(c) for c in cells)
-        print(f"| {name} | {found['side']}^3 | {shown} |", flush=True)
+        print(f"| {name} | {' x '.join(map(str, found['size']))} | {shown} |", flush=True)
 
 
 def network(name: str, device: str, batch_size: int, repeat: int) -> dict[str, Any]:
     """Return the figures of one network."""
-    registered, side, own = NETWORKS[name]
-    form = ImageForm((side,) * 3, 1, 2, FifteenColumns())
+    registered, size, own = NETWORKS[name]
+    form = ImageForm(size, 1, 2, FifteenColumns(), ("lucency", "retraction"))
     with seeded_global_torch(1):
         model = build_image_model(registered, form, own).to(device)
     model.train()
     batch = _batch(form, batch_size, device)
     parameters = sum(p.numel() for p in model.parameters())
-    found: dict[str, Any] = {"side": side, "parameters": parameters, "bfloat16": None}
+    found: dict[str, Any] = {"size": size, "parameters": parameters, "bfloat16": None}
     plain = Execution(channels_last=device == "cuda")
     plain.prepare(model)
     found["float32"] = _measured(model, form, batch, plain, repeat)
@@ -196,6 +215,8 @@ def _loss(outputs: dict[str, torch.Tensor], batch: Batch, form: ImageForm) -> to
         )
     if "label" in outputs:
         total = total + classification_loss(outputs["label"], batch["label"], LossConfig()).mean()
+    if "signs" in outputs:
+        total = total + signs_loss(outputs["signs"], batch["signs"]).mean()
     return total
 
 
@@ -206,6 +227,7 @@ def _batch(form: ImageForm, size: int, device: str) -> Batch:
         "mask": (torch.rand(size, *form.size, generator=rng) > 0.99).byte(),
         "features": torch.randn(size, FIFTEEN, generator=rng),
         "label": torch.arange(size) % 2,
+        "signs": torch.arange(2 * size).reshape(size, 2) % 3 - 1,
         "patient_id": torch.arange(size),
         **{f"mask.{name}": torch.ones(size, dtype=torch.bool) for name in ("image", "table")},
     }

@@ -39,6 +39,7 @@ IMAGES: list[tuple[str, dict[str, Any]]] = [
     ("resnet3d", {"depth": 10, "width": 4}),
     ("resformer", {"preset": "small", "width": 4}),
     ("dsmt-net", {"preset": "small", "widths": [4, 8]}),
+    ("dsmt-net", {"preset": "small", "widths": [4, 8], "stage": "label"}),
     ("small-cnn", {"channels": [8, 4], "hidden": [8, 8]}),
     ("cme-resnet", {"preset": "small", "width": 2}),
     ("cme-densenet", {"preset": "small", "width": 4, "blocks": [2, 2]}),

@@ -123,6 +123,17 @@ def test_a_run_within_the_privacy_budget_is_allowed() -> None:
     check(private({"epsilon": 8.0, "delta": 1e-5}), site)
 
 
+def test_a_site_with_a_privacy_budget_leaves_no_noise_to_the_coordinator() -> None:
+    site = changed(SITE, "limits.epsilon=8.0", "limits.delta=0.00001")
+    promise = {"unit": "site", "epsilon": 3.0, "delta": 1e-6, "max_update_norm": 1.0}
+    quiet = {**private({}), "monitor": {"influence": False}}
+    central = {**quiet, "privacy": {"mode": "central", **promise}}
+    with pytest.raises(RefusedError, match="the coordinator adds the noise"):
+        check(central, site)
+    check(central, SITE)
+    check({**quiet, "privacy": {"mode": "local", **promise}}, site)
+
+
 def private(privacy: dict[str, Any]) -> dict[str, Any]:
     """Return the run with DP-SGD, which wants statistics that ask no patient."""
     data = {**RUN["data"], "statistics": "schema"}

@@ -70,7 +70,7 @@ def noise(mode: str, **keys: float) -> UpdateNoise:
 
 
 def protected(mode: str, inner: Trainer, *, seed: int = 1, **keys: float) -> ProtectedTrainer:
-    return ProtectedTrainer(inner, noise(mode, **keys), SeededAccount(seed))
+    return ProtectedTrainer(inner, noise(mode, **keys), SeededAccount(seed), is_simulated=True)
 
 
 def step(*values: float) -> Vector:
@@ -168,7 +168,7 @@ def test_a_hospital_pays_from_its_patients_budget_and_tells_nothing_exact() -> N
     data = DataSet.of("bern", hash_patients([str(n) for n in range(50)], bytes(32)), bytes(32))
     account = SiteAccount(ledger, data, study="heart")
     inner = Fixed(step(9, 0, 0))
-    trainer = ProtectedTrainer(inner, noise("local"), account)
+    trainer = ProtectedTrainer(inner, noise("local"), account, is_simulated=False)
     here = site()
     report = trainer.train(here, asked(1)).report["privacy"]
     assert "clipped" not in report

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedward.client.bundle_images import ImageNetwork, output_channels
+from fedward.common.config.image import ImageConfig
 from fedward.common.errors import ConfigError
 from fedward.common.images.signs import signs_loss
 from fedward.common.models.dsmt_net import NOTHING, DSMTNet
@@ -148,11 +150,11 @@ def test_a_sign_that_nobody_looked_for_trains_nothing() -> None:
 
 def test_a_single_task_is_built_without_the_parts_of_the_others() -> None:
     batch = images(FORM, 1)
-    of_mask = network(tasks=["mask"])
-    assert set(of_mask(batch)) == {"mask"}
-    assert of_mask.surroundings is None
-    assert not len(of_mask.heads)
-    assert set(network(tasks=["label"])(batch)) == {"label"}
+    of_label = network(tasks=["label"], scales="middle")
+    assert set(of_label(batch)) == {"label"}
+    assert of_label.decoder is None
+    assert of_label.surroundings is None
+    assert list(of_label.heads) == ["label"]
     assert set(network(ImageForm((16,) * 3, 1, 2))(batch)) == {"mask", "label"}
 
 
@@ -175,12 +177,20 @@ def test_the_second_stage_starts_from_the_first_and_trains_the_label_alone() -> 
     assert moved >= of(second, "heads.label.", "gate.", "local.levels.1", "surroundings.levels.1")
 
 
+def test_a_mask_of_the_middle_is_no_answer_about_a_scan() -> None:
+    image = ImageConfig(size=FORM.size, window=(0, 1))
+    for middle, answers in ((2, {"label"}), (1, {"mask", "label"})):
+        assert set(output_channels(ImageNetwork(network(middle=middle)), image)) == answers
+
+
 @pytest.mark.parametrize(
     ("form", "own", "says"),
     [
         (ImageForm((16,) * 3, 0, 0), {}, "dsmt-net has nothing to learn"),
         (ImageForm((16,) * 3, 1, 2), {"tasks": ["signs"]}, "the schema names no signs"),
-        (FORM, {"stage": "label", "tasks": ["mask"]}, "model.stage: label trains the label"),
+        (FORM, {"stage": "label", "tasks": ["signs"]}, "model.stage: label trains the label"),
+        (FORM, {"tasks": ["mask"]}, "model.tasks: for a mask alone"),
+        (ImageForm((16,) * 3, 1, 0), {}, "model.tasks: for a mask alone"),
         (FORM, {"middle": 17}, "model.middle: of [16, 16, 16] voxels 1/17 is nothing"),
         (FORM, {"coarser": 17}, "model.coarser: of [16, 16, 16] voxels nothing is left by 17"),
         (FORM, {"widths": [8]}, "model.widths"),

@@ -118,7 +118,9 @@ def test_the_enhancement_sees_further_than_a_plain_skip() -> None:
     def reach(*, dfe: bool) -> int:
         decoder = network(ImageForm((128, 128), 1, 0), dfe=dfe).decoder
         assert isinstance(decoder, Decoder)
-        level = torch.rand(1, 4, 64, 64).requires_grad_()
+        level = torch.ones(1, 4, 64, 64).requires_grad_()
+        for weight in decoder.skips[0].parameters():
+            weight.data.abs_()  # so that no ReLU hides anything
         if dfe:  # three dilations of 3 x 3, and the place-by-place weights of 7 x 7
             for norm in [m for m in decoder.modules() if isinstance(m, nn.GroupNorm)]:
                 norm.forward = lambda input: input  # type: ignore[method-assign] # noqa: A006

@@ -63,6 +63,7 @@ def test_in_central_the_server_pays_and_no_ledger_is_touched(
         summary["privacy"]["epsilon"]
     }
     assert 5.9 < summary["privacy"]["epsilon"] <= 6
+    assert not any("clipped" in found for found in summary["privacy"]["sites"].values())
     assert all(not book_of(made, site).reserved for site in SITES)
 
 

@@ -1,13 +1,14 @@
 """The server's noise in the privacy mode `central`, on the real loop and grid."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from scipy.stats import chi2
 
 from fedward.common.config.monitor import MonitorConfig
@@ -17,6 +18,7 @@ from fedward.common.privacy.accounting import Segment, epsilon_of
 from fedward.common.privacy.noise import SeededNoise
 from fedward.common.privacy.updates import UpdateNoise
 from fedward.common.records import PARAMETERS, array_record, arrays_of, read_binding
+from fedward.common.vectors import Vector
 from fedward.server.central_noise import SPENT, CentralNoise
 from fedward.server.history import Entry
 from fedward.server.rounds import Outcome, RoundLoop
@@ -82,18 +84,52 @@ def test_a_site_that_does_not_clip_moves_the_model_no_further_than_the_others() 
     assert float(np.linalg.norm(without)) > 1e5
 
 
+def replies(model_SD: np.ndarray, num_examples: Sequence[int]) -> list[Message]:
+    return [
+        Message(
+            RecordDict(
+                {
+                    "arrays": array_record({PARAMETERS: model}),
+                    "metrics": MetricRecord({"num-examples": count, "train_loss": 0.0}),
+                }
+            ),
+            dst_node_id=node,
+            message_type="train",
+        )
+        for node, (model, count) in enumerate(zip(model_SD, num_examples, strict=True), start=1)
+    ]
+
+
+def flowers(received: Vector, model_SD: np.ndarray, num_examples: Sequence[int]) -> np.ndarray:
+    """Return what Flower's own wrapper makes of the replies, without noise."""
+    wrapped = DifferentialPrivacyServerSideFixedClipping(
+        FedAvg(), noise_multiplier=0.0, clipping_norm=0.5, num_sampled_clients=len(model_SD)
+    )
+    wrapped.current_arrays = ArrayRecord({PARAMETERS: Array(received)})
+    arrays, _ = wrapped.aggregate_train(1, replies(model_SD, num_examples))
+    assert arrays is not None
+    return arrays[PARAMETERS].numpy()
+
+
+def test_the_mean_below_the_noise_is_flowers_where_patients_are_as_many_everywhere() -> None:
+    rng = np.random.default_rng(0)
+    received = rng.normal(size=300).astype(np.float32)
+    model_SD = received + rng.normal(size=(4, 300)).astype(np.float32) * [[1], [0.001], [5], [0.1]]
+    model_SD = model_SD.astype(np.float32)
+    quiet = central(noise_multiplier=0.001, norm=0.5)
+    released = quiet.release(1, received, replies(model_SD, [10, 10, 10, 10]))
+    ours = arrays_of(released.content)[PARAMETERS].numpy()
+    # Noise of deviation 0.001 C / 4: six of them are exceeded in none of 1e8 draws.
+    bound = 6 * 0.001 * 0.5 / 4
+    assert np.abs(ours - flowers(received, model_SD, [10, 10, 10, 10])).max() < bound
+    assert np.abs(ours - flowers(received, model_SD, [10, 10, 10, 10**9])).max() > bound
+
+
 def test_noise_of_the_mean_has_the_deviation_that_is_claimed() -> None:
     noise = central(noise_multiplier=2.0, norm=0.5)
     count, received = 200_000, np.zeros(200_000, np.float32)
 
-    messages = [
-        Message(
-            RecordDict({"arrays": array_record({PARAMETERS: received})}),
-            dst_node_id=node,
-            message_type="train",
-        )
-        for node in range(4)
-    ]
+    messages = replies(np.tile(received, (4, 1)), [10] * 4)
     released = noise.release(1, received, messages).content
     moved = arrays_of(released)[PARAMETERS].numpy()
     low, high = chi2.ppf([ERROR_RATE / 2, 1 - ERROR_RATE / 2], count)

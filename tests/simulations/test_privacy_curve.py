@@ -62,6 +62,7 @@ def test_the_cost_is_paired_by_seed_and_sites_count_once() -> None:
     assert private.cost.low == pytest.approx(-0.1)
     assert private.federated.low is not None
     assert private.federated.low < 0.2
+    assert private.federated.high == 1.0, "a t interval ends where the figure does"
     assert private.gain.value == pytest.approx((-0.02 + 0.18) / 2)
     assert private.federated_at["a"].value == pytest.approx(0.85)
     assert private.spent == 2.0
