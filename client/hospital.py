@@ -221,7 +221,7 @@ class Hospital:
             study = study_of(
                 request, kind, schema=schema, own_models=bool(self.site.config.plugins)
             )
-            return at_site(study, self._models.weights_of)
+            return at_site(study.at(self.site.config.site), self._models.weights_of)
         except ConfigError as error:
             raise RefusedError(f"the run cannot be built here: {error}") from error
         except TrustError as error:

@@ -100,7 +100,8 @@ class TrainedModel:
 
     def study(self, *, own_models: bool = False) -> Study:
         """Return what builds the model's network and task."""
-        return study_of_model(self.config, self.schema, own_models=own_models)
+        study = study_of_model(self.config, self.schema, own_models=own_models)
+        return study if self.site is None else study.at(self.site)
 
     def network(self, *, own_models: bool = False) -> nn.Module:
         """Return the network with the trained tensors, ready to predict.

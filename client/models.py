@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fedward.client.durable import Durable, now
-from fedward.client.model_file import Parts, TrainedModel, study_of_model
+from fedward.client.model_file import Parts, TrainedModel
 from fedward.client.plugins import why_not_allowed
 from fedward.client.store import SiteStore
 from fedward.common.config.site import PluginConfig
@@ -146,7 +146,7 @@ class Models:
         """
         release, signature = self._find(name)
         facts = TrainedModel(release.header, {}, release.statistics, "global", self._site)
-        network = facts.config.model.name
+        network = facts.study(own_models=True).config.model.name
         if ":" in network and (why := why_not_allowed(network, plugins)):
             raise ConfigError(f"model {release.name}: its network is {network}, {why}")
         study = self._study(facts, own_models=":" in network)
@@ -188,7 +188,7 @@ class Models:
 
     def _study(self, model: TrainedModel, *, own_models: bool) -> Study:
         """Return what built the model in training, with the network below its adapters."""
-        study = study_of_model(model.config, model.schema, own_models=own_models)
+        study = model.study(own_models=own_models)
         lora = model.config.model.lora
         if lora is None:
             return study

@@ -146,7 +146,7 @@ def _synthesis(asked: RunConfig, limits: LimitsConfig, rows_released: int) -> It
 
 
 def _model(asked: RunConfig, site: SiteConfig) -> Iterator[str]:
-    name = asked.model.name
+    name = (asked.models or {}).get(site.site, asked.model).name
     if ":" in name and (why := why_not_allowed(name, site.plugins)):
         yield f"model.name: the run asks for {name}, {why}"
 

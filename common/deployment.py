@@ -50,6 +50,7 @@ def make_request(
     asked = config.model_copy(update={"data": data, "model": model, "engine": EngineConfig()})
     study = Study(asked, "federated", Split(config.seed), base_dir, schema)
     _, _ = study.initial  # names what cannot be built
+    study.check_shared(asked.models or ())
     if asked.monitor.cme is not None:
         watched_layers(study.new_model(), asked.monitor.cme.layers)  # or cannot be watched
     if asked.synthesis is not None:

@@ -5,15 +5,16 @@ tensor, so that every site trains alone; the baseline `pooled` has one site that
 and exists in simulations only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
 from fedward.common.config.run import RunConfig, StrategyConfig
+from fedward.common.errors import ConfigError
 from fedward.common.models.low_rank import adapt, base_hash, check_base, merge
 from fedward.common.parameters import ParameterSet, shared_set
 from fedward.common.randomness import seed_for, seeded_global_torch
@@ -66,6 +67,35 @@ class Study:
     def strategy(self) -> StrategyConfig:
         """How updates are put together: in a baseline, plainly."""
         return self.config.strategy if self.kind == "federated" else StrategyConfig(name="fedavg")
+
+    def at(self, site: str) -> Self:
+        """Return the study as one site trains it: with the network that the run gives to it."""
+        config = self.config
+        model = (config.models or {}).get(site, config.model)
+        return replace(self, config=config.model_copy(update={"model": model, "models": None}))
+
+    def check_shared(self, sites: Iterable[str]) -> None:
+        """Return if the networks of the sites have the shared tensors in common.
+
+        Raises:
+            ConfigError: they differ; names which, and at which site.
+        """
+        if self.config.models is None or self.kind == "local":
+            return
+        unknown = sorted(set(self.config.models) - set(sites))
+        if unknown:
+            raise ConfigError(
+                f"models.{unknown[0]}: there is no such site; the sites are "
+                f"{', '.join(sorted(sites))}"
+            )
+        here = self.initial[0]
+        for site in self.config.models:
+            try:
+                there = self.at(site).initial[0]
+            except ConfigError as error:
+                raise ConfigError(f"models.{site}: {error}") from error
+            if there.manifest_hash != here.manifest_hash:
+                raise ConfigError(f"models.{site}: {_differences(there, here)}")
 
     @cached_property
     def task(self) -> Task:
@@ -129,3 +159,22 @@ class Study:
             return replace(ParameterSet.of(model, trained), base=base_hash(model))
         patterns = self.config.shared if self.kind == "federated" else ("*",)
         return shared_set(model, patterns, strategy=self.strategy.name)
+
+
+def _differences(there: ParameterSet, here: ParameterSet) -> str:
+    """Return in words what two sets of shared tensors do not have in common."""
+    own, others = (
+        dict(zip(there.names, there.shapes, strict=True)),
+        dict(zip(here.names, here.shapes, strict=True)),
+    )
+    told = [f"{name} is not in it" for name in others if name not in own]
+    told += [f"{name} is not in `model`" for name in own if name not in others]
+    told += [
+        f"{name} has the shape {own[name]}, in `model` {others[name]}"
+        for name in own
+        if name in others and own[name] != others[name]
+    ]
+    if not told:
+        told = ["what is shared is the same, in another order or on another base"]
+    more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+    return f"shared: {'; '.join(told[:3])}{more}; the sites can share only what all of them have"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.keyed_source import KeyedSource
+from fedward.client.networks import by_network
 from fedward.client.privacy.update_clipping import protected
 from fedward.client.releases import ReleaseLedger
 from fedward.client.site import Site
 from fedward.client.stacked import can_stack
 from fedward.client.stacked_trainer import make_trainer
 from fedward.client.store import SiteStore
-from fedward.client.trainer import LocalTrainer, TrainerSettings
+from fedward.client.trainer import LocalTrainer, Trainer, TrainerSettings
 from fedward.common.config.run import SamplingConfig
 from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.monitoring.layers import watched_layers
@@ -67,10 +68,7 @@ class Federation(Study):
 def build_worker(federation: Federation) -> SiteWorker:
     """Return a worker that can stand for any site of the federation."""
     store = SiteStore(federation.store)
-    model = federation.new_model()
-    settings = TrainerSettings.of(federation, maps=federation.maps)
-    make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
-    trainer = make(federation.task, model, federation.shared_of(model), settings)
+    trainer = by_network(federation, partial(_trainer, federation))
     sites = {node: _site(federation, name, store) for name, node in federation.nodes.items()}
     if federation.config.synthesis is None:
         return app_worker(protected(trainer, federation), sites)
@@ -81,6 +79,14 @@ def build_worker(federation: Federation) -> SiteWorker:
     synthesis = Synthesis(federation, source, SIMULATED_SITE.min_cohort)
     gate = Gate(SIMULATED_SITE, releases=ReleaseLedger(federation.store))
     return app_worker(trainer, sites, gate=gate, synthesis=synthesis)
+
+
+def _trainer(federation: Federation, study: Study) -> Trainer:
+    """Return what trains the sites of one network."""
+    model = study.new_model()
+    settings = TrainerSettings.of(study, maps=federation.maps)
+    make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
+    return make(study.task, model, study.shared_of(model), settings)
 
 
 def run_federation(  # noqa: PLR0913 - what, on which engine, and five things around it
@@ -99,6 +105,7 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
         raise ConfigError("sampling.deadline_s: this engine cannot end a round early")
     own = federation.strategy
     strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
+    federation.check_shared(federation.sites.site_ids)
     shared, vector = federation.initial
     model = federation.new_model()
     if config.monitor.cme is not None:

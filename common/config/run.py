@@ -231,6 +231,8 @@ class RunConfig(Section):
     """Which tables, and how they are prepared."""
     model: ModelConfig
     """What is trained."""
+    models: dict[SiteName, ModelConfig] | None = None
+    """By site: networks other than `model`, where sites have only what `shared` names in common."""
     shared: tuple[Text, ...] = Field(default=("*",), strict=False, min_length=1)
     """Name patterns of the tensors that are averaged; the others stay at the site."""
     loss: LossConfig = LossConfig()
@@ -275,6 +277,28 @@ class RunConfig(Section):
             why = uncovered(self)
         if why is not None:
             raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _networks_that_differ_share_a_part(self) -> "RunConfig":
+        if self.models is None:
+            return self
+        for site, model in self.models.items():
+            if model.lora is not None or model.init is not None or self.model.lora is not None:
+                raise ValueError(
+                    f"models.{site}: networks that differ start from random values and without "
+                    "adapters; leave out init and lora"
+                )
+        if self.shared == ("*",):
+            raise ValueError(
+                "models: sites with networks of their own cannot average all of them; name in "
+                "shared what they have in common, such as shared: [head.*]"
+            )
+        if "pooled" in self.baselines:
+            raise ValueError(
+                "baselines: with models there is no one network that could learn from all rows; "
+                "use [local]"
+            )
         return self
 
     @model_validator(mode="after")

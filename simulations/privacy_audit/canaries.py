@@ -136,10 +136,9 @@ class Canaries:
             moved_P: (P,) float64, what the site received minus what it returned, over all rounds.
         """
         own_P = self.owner_P >= 0
-        scores: Floats = np.bincount(
-            self.owner_P[own_P], weights=(self.slope_P * moved_P)[own_P], minlength=len(self)
-        )
-        return scores
+        share_P = (self.slope_P * moved_P)[own_P]
+        scores = np.bincount(self.owner_P[own_P], weights=share_P, minlength=len(self))
+        return scores.astype(np.float64)
 
 
 def _rows(model: nn.Module, rows: Batch, num_canaries: int, value: float) -> Batch:

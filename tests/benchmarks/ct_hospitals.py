@@ -81,7 +81,7 @@ STUDIES = {
 class Job:
     """One training."""
 
-    study: str
+    study: Study
     seed: int
     kind: Kind
 
@@ -108,7 +108,7 @@ def main() -> None:
         phantom = _config(study, 1, changes).data.phantom
         if phantom is not None:
             make_phantoms(phantom, say=partial(print, flush=True))
-    jobs = [Job(args.study, s, kind) for s in range(1, args.seeds + 1) for kind in KINDS]
+    jobs = [Job(study, s, kind) for s in range(1, args.seeds + 1) for kind in KINDS]
     found: dict[Kind, list[Found]] = {kind: [] for kind in KINDS}
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
         for job, one in zip(jobs, processes.map(trained, jobs), strict=True):
@@ -122,7 +122,7 @@ def trained(job: Job) -> Found:
     """Return the figures of one training."""
     quiet_third_parties()
     begun = time.process_time()
-    study = STUDIES[job.study]
+    study = job.study
     config = _config(study, job.seed, study.changes)
     base_dir = find_config(study.config).parent
     split = Split(job.seed, config.data.test_fraction)

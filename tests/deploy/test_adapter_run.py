@@ -53,3 +53,17 @@ def test_a_hospital_without_the_network_takes_no_part(made: Consortium, tmp_path
 
 def _weights(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
+
+
+def test_a_hospital_with_a_network_of_its_own_pulls_the_merged_model(
+    made: Consortium, tmp_path: Path
+) -> None:
+    own = ("models.va={name: mlp, hidden: [4, 8]}", "shared=[head.*]")
+    run(made, tmp_path / "run", *own)
+    for site, width in (("va", 4), ("cleveland", 16)):
+        kept = made.open(site)._models.load("heart-disease")
+        network = kept.network()
+        assert network.state_dict()["body.0.weight"].shape[0] == width
+        assert kept.parts == "site"
+    shared = load_file(tmp_path / "run" / "model.safetensors")["head.weight"]
+    np.testing.assert_array_equal(network.state_dict()["head.weight"].numpy(), shared)

@@ -42,6 +42,13 @@ def test_people_are_told_bound_claim_verdict_and_what_cannot_be_shown(
     assert "who was trained on?" not in out
 
 
+def test_a_claim_that_no_audit_of_so_many_canaries_could_refute_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert audit("--set", "privacy.epsilon=8", "--shadows", 0, "--canaries", 40) == 0
+    assert "below its claim, which this audit cannot reach" in capsys.readouterr().out
+
+
 def test_a_claim_that_is_refuted_is_shouted_and_ends_with_the_code_of_a_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

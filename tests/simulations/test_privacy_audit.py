@@ -143,8 +143,8 @@ def test_a_canary_is_loud_and_alone_in_its_column(
     assert (canaries.rows[FEATURES][:, : data.rows[FEATURES].shape[1]] == 0).all()
     assert canaries.loudness >= LOUDNESS
     # What a canary is judged by is most of its gradient.
-    own = [np.linalg.norm(canaries.slope_P[canaries.owner_P == number]) for number in range(20)]
-    assert min(own) > LOUDNESS / 2
+    lengths = [np.linalg.norm(canaries.slope_P[canaries.owner_P == k]) for k in range(20)]
+    assert min(lengths) > LOUDNESS / 2
 
 
 def test_a_canary_scores_by_its_own_weights_alone(
