@@ -10,6 +10,8 @@ statistics. Flower reads its switch *while it is imported*, so every entry point
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quiet_third_parties() -> None:
@@ -24,10 +26,20 @@ def quiet_third_parties() -> None:
     loaded = sys.modules.get("flwr.supercore.telemetry")
     if loaded is not None and not telemetry_was_chosen:
         vars(loaded)[_TELEMETRY] = "0"
-    # Opacus gives the root logger a handler when imported, where Flower's lines would come out.
-    logging.getLogger("flwr").propagate = False
     for handler in logging.getLogger("flwr").handlers:
         handler.setLevel(max(handler.level, logging.WARNING))
+
+
+@contextmanager
+def root_logger_kept() -> Iterator[None]:
+    """Keep the root logger's handlers while something is imported that adds its own (Opacus)."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 _TELEMETRY = "FLWR_TELEMETRY_ENABLED"

@@ -1,4 +1,7 @@
-"""Cuts one table into sites that differ as hospitals do. Every row goes to exactly one site."""
+"""Cuts one table into sites that differ as hospitals do. Every row goes to exactly one site.
+
+`copies` is the exception: every site has all rows.
+"""
 
 from collections.abc import Callable
 
@@ -25,14 +28,42 @@ def partition(
 
     Args:
         label: (N,) class of each row; a row is a patient.
-        config: `by` is one of `iid`, `label-skew`, `size-skew`, `feature-shift`.
+        config: `by` is one of `iid`, `label-skew`, `size-skew`, `feature-shift`, `copies`.
         rng: the only source of randomness.
         column: (N,) what `feature-shift` sorts by; missing values come last.
 
     Raises:
-        ConfigError: no draw gave every site `min_patients` rows.
+        ConfigError: there are fewer than `num_patients` rows, or no draw gave every site
+            `min_patients`.
     """
+    if config.num_patients is None:
+        return _dealt_by(label, config, rng, column)
+    if config.num_patients > len(label):
+        raise ConfigError(
+            f"data.partition.num_patients: the table has {len(label)} patients, fewer than "
+            f"{config.num_patients}; leave it out to take all"
+        )
+    drawn = np.sort(rng.permutation(len(label))[: config.num_patients])
+    some = None if column is None else column[drawn]
+    return {site: drawn[own] for site, own in _dealt_by(label[drawn], config, rng, some).items()}
+
+
+def site_names(num_sites: int) -> list[str]:
+    """Return `site-1`, `site-2` ..., with as many digits as sort them by number."""
+    digits = len(str(num_sites))
+    return [f"site-{number:0{digits}d}" for number in range(1, num_sites + 1)]
+
+
+def _dealt_by(
+    label: Ints,
+    config: PartitionConfig,
+    rng: np.random.Generator,
+    column: npt.NDArray[np.float64] | None,
+) -> dict[str, Ints]:
     num_sites = config.num_sites or 1
+    names = site_names(num_sites)
+    if config.by == "copies":
+        return {name: np.arange(len(label)) for name in names}
     if len(label) < num_sites * config.min_patients:
         raise ConfigError(
             f"data.partition: {len(label)} rows cannot give {num_sites} sites "
@@ -47,18 +78,11 @@ def partition(
     for _ in range(MAX_DRAWS):
         owner = deal[config.by](rng)
         if np.bincount(owner, minlength=num_sites).min() >= config.min_patients:
-            names = site_names(num_sites)
             return {name: np.flatnonzero(owner == site) for site, name in enumerate(names)}
     raise ConfigError(
         f"data.partition: {MAX_DRAWS} draws by {config.by} left a site with fewer than "
         f"{config.min_patients} rows; raise alpha, or lower num_sites or min_patients"
     )
-
-
-def site_names(num_sites: int) -> list[str]:
-    """Return `site-1`, `site-2` ..., with as many digits as sort them by number."""
-    digits = len(str(num_sites))
-    return [f"site-{number:0{digits}d}" for number in range(1, num_sites + 1)]
 
 
 def _label_skew(label: Ints, num_sites: int, alpha: float, rng: np.random.Generator) -> Ints:

@@ -31,6 +31,7 @@ from fedward.simulations.image_sites import open_source, phantom_sources
 from fedward.simulations.partition import partition, site_names
 
 GENERATED = "gaussian-sites"
+COPIES = "copies"
 CutKey = tuple[Path | None, int, str, str, int]
 MakeTable = Callable[[pd.DataFrame, str], Table]
 """Makes a site's table of some rows; the text says where they come from."""
@@ -39,7 +40,13 @@ SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, repr=False)
 class TableShare:
-    """A site's share of a table that was read once for all."""
+    """A site's share of a table that was read once for all.
+
+    Args:
+        site_id: the site, which its split is drawn for. Copies of one cohort have one split and
+            therefore one name: nobody is tested at one site and trains another.
+        table: its rows.
+    """
 
     site_id: str
     table: Table
@@ -207,7 +214,8 @@ class _Wanted:
 
 def _share(site: str, key: CutKey) -> TableShare:
     """Return a site's share by what it was cut from, so that only that travels to workers."""
-    return TableShare(site, _cut(*key)[site])
+    is_copy = PartitionConfig.model_validate_json(key[3]).by == COPIES
+    return TableShare(COPIES if is_copy else site, _cut(*key)[site])
 
 
 @lru_cache(maxsize=4)
@@ -222,7 +230,7 @@ def _cut(
     if config.by == "column":
         return _by_column(frame, config.column or "", make, place=place)
     table = make(frame, place)
-    # Patients are dealt, not rows: nobody is at two sites.
+    # Patients are dealt, not rows: nobody is at two sites, copies aside.
     _, first, owner = np.unique(table.patient_id, return_index=True, return_inverse=True)
     label = np.zeros(len(first), dtype=np.int64)
     np.maximum.at(label, owner, table.label)

@@ -45,8 +45,8 @@ class PartitionConfig(Section):
 
     table: Text
     """A file under `data.root`, or a table's name where `data.root` is `builtin`."""
-    by: Literal["column", "iid", "label-skew", "size-skew", "feature-shift"]
-    """`column`: a column names the site. The others are the usual non-IID partitioners."""
+    by: Literal["column", "iid", "label-skew", "size-skew", "feature-shift", "copies"]
+    """`column` names the site; `copies`: each site has all; the others are usual partitioners."""
     column: str | None = None
     """The column that names the site (`by: column`) or is sorted by (`by: feature-shift`)."""
     num_sites: int | None = Field(default=None, ge=1)
@@ -55,6 +55,8 @@ class PartitionConfig(Section):
     """Dirichlet concentration of label and size skew: small is more skewed."""
     min_patients: int = Field(default=8, ge=1)
     """Fewest patients of a site; a draw with fewer is repeated."""
+    num_patients: int | None = Field(default=None, ge=1)
+    """Patients that the seed draws from the table first (not with `by: column`); absent: all."""
     options: dict[str, float | int] = Field(default_factory=dict)
     """Further figures of a generated `builtin` table (such as `rows_per_site`)."""
 
@@ -66,10 +68,13 @@ class PartitionConfig(Section):
             "label-skew": ("num_sites", "alpha"),
             "size-skew": ("num_sites", "alpha"),
             "feature-shift": ("num_sites", "column"),
+            "copies": ("num_sites",),
         }[self.by]
         missing = [key for key in needs if getattr(self, key) is None]
         if missing:
             raise ValueError(f"by: {self.by} needs {' and '.join(missing)}")
+        if self.by == "column" and self.num_patients is not None:
+            raise ValueError("num_patients: by: column takes the sites as they are; leave it out")
         return self
 
 
@@ -298,6 +303,20 @@ class RunConfig(Section):
             raise ValueError(
                 "baselines: with models there is no one network that could learn from all rows; "
                 "use [local]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_are_one_cohort(self) -> "RunConfig":
+        partition = self.data.partition
+        if partition is None or partition.by != "copies":
+            return self
+        promises = self.privacy is not None or self.synthesis is not None
+        if promises or "pooled" in self.baselines or self.data.shuffle_labels_except is not None:
+            raise ValueError(
+                "data.partition.by: with copies a patient is at every site, where promises of "
+                "privacy, synthesis, the baseline pooled and shuffled labels count each patient "
+                "once; leave them out, or use iid"
             )
         return self
 

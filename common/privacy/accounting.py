@@ -30,6 +30,7 @@ from fedward.common.privacy.checks import (
     check_sample_rate,
     check_steps,
 )
+from fedward.common.quiet import root_logger_kept
 
 Floats = npt.NDArray[np.float64]
 
@@ -160,7 +161,8 @@ def _opacus() -> Any:
         ConfigError: it is not installed.
     """
     try:
-        from opacus.accountants.analysis.rdp import compute_rdp
+        with root_logger_kept():
+            from opacus.accountants.analysis.rdp import compute_rdp
     except ImportError as error:
         raise ConfigError(
             "differential privacy needs the package opacus: pip install 'fedward[dp]'"

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedward.common.privacy.accounting import Segment, epsilon_of, merged
 from fedward.common.privacy.checks import check_delta
+from fedward.common.quiet import root_logger_kept
 
 MAX_POINTS = 2**21
 MAX_POINTS_OF_ALL = 2**23
@@ -80,13 +81,14 @@ def _compose(
     segments: Sequence[Segment], delta: float, *, error: float, extent: float
 ) -> tuple[float, float]:
     """Return the estimate and the upper bound."""
-    from opacus.accountants.analysis.prv import (
-        Domain,
-        PoissonSubsampledGaussianPRV,
-        TruncatedPrivacyRandomVariable,
-        compose_heterogeneous,
-        discretize,
-    )
+    with root_logger_kept():
+        from opacus.accountants.analysis.prv import (
+            Domain,
+            PoissonSubsampledGaussianPRV,
+            TruncatedPrivacyRandomVariable,
+            compose_heterogeneous,
+            discretize,
+        )
 
     domain = Domain.create_aligned(-extent, extent, _mesh(segments, delta, error))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):

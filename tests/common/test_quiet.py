@@ -49,3 +49,13 @@ def test_flower_logs_warnings_only() -> None:
 def test_quieting_does_not_import_what_it_quiets() -> None:
     code = CALL + "import sys; print({'flwr', 'ray', 'torch'} & set(sys.modules))"
     assert python(code) == "set()"
+
+
+def test_an_import_that_gives_the_root_logger_a_handler_leaves_none() -> None:
+    spends = (
+        "import logging; from fedward.common.privacy.accounting import Segment, epsilon_of;"
+        "epsilon_of([Segment(2.0, 0.1, 5)], 1e-5);"
+    )
+    assert python(f"{spends} print(logging.getLogger().handlers)") == "[]"
+    alone = "import logging; import opacus; print(len(logging.getLogger().handlers))"
+    assert python(alone) == "1", "opacus adds one: it is kept out"
