@@ -64,6 +64,8 @@ class Synthesiser(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn has 
     """Of `min_class_size`."""
     block_rows: ClassVar[int] = 4096
     """Candidates that are drawn at once; a part of what a seed means."""
+    advice: ClassVar[str] = "fewer neighbours, vote='prior', or on_shortfall='fill'"
+    """What to try where its own filter refuses too many."""
 
     columns: Columns | TableSchema | None
     min_class_size: int
@@ -235,7 +237,9 @@ class Sampling:
         self._columns = model.columns_
         source = Source(model._draw, model._keep, model.encoder_.decode)
         rules = Rules(model.columns_, request.conditions)
-        limits = Limits(model.block_rows, model.max_candidates, model.on_shortfall)
+        limits = Limits(
+            model.block_rows, model.max_candidates, model.on_shortfall, model.advice
+        )
         self._streams = {
             code: ClassStream(
                 source,

@@ -86,6 +86,8 @@ class Limits:
     max_candidates: int | None = None
     """Per class and request; None: 262,144, or a hundred per row where that is more."""
     on_shortfall: Shortfall = "raise"
+    advice: str = "another setting"
+    """What to try where the synthesiser's own filter refuses too many."""
 
     def most_candidates(self, num_rows: int) -> int:
         """Return how many candidates may be drawn for a request of `num_rows`."""
@@ -254,15 +256,15 @@ class ClassStream:
                   ("conditions", sound, met))  # fmt: skip
         told = ", ".join(f"{name} kept {out:,} of {into:,}" for name, into, out in stages)
         tightest = min(stages, key=lambda one: one[2] / one[1] if one[1] else 1.0)[0]
+        advice = _ADVICE.get(tightest, self._limits.advice)
         return (
             f"{self._rules.name(self._code)}: {missing:,} of {self._requested:,} rows are missing "
-            f"after {drawn:,} candidates ({told}). Try {_ADVICE[tightest]}, or a larger "
+            f"after {drawn:,} candidates ({told}). Try {advice}, or a larger "
             "max_candidates"
         )
 
 
 _ADVICE = {
-    "filter": "fewer neighbours, vote='prior', or on_shortfall='fill'",
     "constraints": "constraints that the rows themselves keep",
     "conditions": "wider conditions",
 }

@@ -54,6 +54,7 @@ class _SDV(Synthesiser):
 
     holds_patients: ClassVar[bool] = True
     sdv_name: ClassVar[str]
+    advice: ClassVar[str] = "training rows of which more are in the class, more epochs, or 'warn'"
 
     @property
     def form(self) -> Form:

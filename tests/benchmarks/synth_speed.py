@@ -30,7 +30,7 @@ import pandas as pd
 import psutil
 from sklearn.neighbors import KNeighborsClassifier
 
-from fedward.common.errors import ConfigError
+from fedward.common.errors import ConfigError, ShortfallError
 from fedward.synth.tables.columns import Column, Columns
 from fedward.synth.tables.kde_knn import KDEKNN
 from fedward.synth.tables.methods import method_names, new_synthesiser
@@ -196,7 +196,7 @@ def report_methods(rows: pd.DataFrame, methods: list[str], repetitions: int) -> 
     for name in methods:
         try:
             timed = [fit_and_sample(name, rows) for _ in range(repetitions)]
-        except ConfigError as error:
+        except (ConfigError, ShortfallError) as error:
             print(f"| {name} | {error} | |")
             continue
         fit, sample = (statistics.median(one) for one in zip(*timed, strict=True))
