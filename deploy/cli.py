@@ -19,6 +19,7 @@ from fedward.deploy.commands import (
     plan,
     privacy,
     runs,
+    scenarios,
     site,
     stopping,
     synth,
@@ -47,6 +48,7 @@ exit codes: 0 ok, 2 configuration, 3 site data, 4 network, 5 quorum lost, 6 priv
 _ABOUT = "Federated, privacy-preserving learning across hospitals."
 _GROUPS = (
     runs,
+    scenarios,
     monitor,
     export,
     keys,

@@ -8,25 +8,23 @@ from a budget of its own. In the modes `central` and `local` nothing leaves a ho
 alone, so it needs no noise.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedward.common.config.loader import Repetition, config_hash
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError
-from fedward.common.intervals import mean_interval, paired_interval
-from fedward.common.metrics import highest_of
 from fedward.common.privacy.checks import check_epsilon
 from fedward.common.quiet import quiet_third_parties
 from fedward.common.task import Metric
 from fedward.simulations.console import NullDisplay
 from fedward.simulations.engine import open_grid
+from fedward.simulations.over_seeds import over_seeds, paired_over_seeds
 from fedward.simulations.repetition import run_repetition
 
 Figures = Mapping[str, float | None]
@@ -123,23 +121,6 @@ def points_of(runs: Sequence[Trained]) -> list[Point]:
     ]
 
 
-def append_run(path: Path, run: Trained) -> None:
-    """Write one more run to a file of results, in place of a last line that was cut off."""
-    known = path.read_bytes() if path.is_file() else b""
-    if not known.endswith(b"\n"):
-        path.write_bytes(known[: known.rfind(b"\n") + 1])
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(run)) + "\n")
-
-
-def read_runs(path: Path) -> list[Trained]:
-    """Return the runs in a file; none without one. A last line that was cut off is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [Trained(**json.loads(line)) for line in lines]
-
-
 def told(epsilon: float | None) -> str:
     """Return an epsilon as people write it."""
     return "inf" if epsilon is None else f"{epsilon:g}"
@@ -204,14 +185,14 @@ def _point(runs: Sequence[Trained], plain: Mapping[int, Trained]) -> Point:
     spent = [one.spent for one in runs if one.spent is not None]
     return Point(
         epsilon=runs[0].epsilon,
-        federated=_interval(together, metric),
-        alone=_interval(alone, metric),
-        gain=_paired(together, alone),
-        cost=_paired(
+        federated=over_seeds(together, metric),
+        alone=over_seeds(alone, metric),
+        gain=paired_over_seeds(together, alone),
+        cost=paired_over_seeds(
             [_mean(one.federated) for one, _ in pairs], [_mean(one.federated) for _, one in pairs]
         ),
-        federated_at={s: _interval([one.federated.get(s) for one in runs], metric) for s in sites},
-        alone_at={s: _interval([one.alone.get(s) for one in runs], metric) for s in sites},
+        federated_at={s: over_seeds([one.federated.get(s) for one in runs], metric) for s in sites},
+        alone_at={s: over_seeds([one.alone.get(s) for one in runs], metric) for s in sites},
         spent=max(spent, default=None),
     )
 
@@ -220,17 +201,3 @@ def _mean(figures: Figures) -> float | None:
     """Return the mean over the sites that have the figure, each counted once."""
     values = [value for value in figures.values() if value is not None]
     return math.fsum(values) / len(values) if values else None
-
-
-def _interval(values: Sequence[float | None], metric: str) -> Metric:
-    """Return the mean with its interval, cut where the figure itself ends."""
-    found = mean_interval([value for value in values if value is not None])
-    if found.low is None or found.high is None:
-        return found
-    low, high = max(found.low, 0.0), min(found.high, highest_of(metric))
-    return replace(found, low=low, high=high)
-
-
-def _paired(own: Sequence[float | None], other: Sequence[float | None]) -> Metric:
-    pairs = [(a, b) for a, b in zip(own, other, strict=True) if a is not None and b is not None]
-    return paired_interval([a for a, _ in pairs], [b for _, b in pairs])

@@ -29,10 +29,10 @@ def as_markdown(config: RunConfig, runs: Sequence[Trained], points: Sequence[Poi
         f"{metric}, mean over sites, {seeds} seeds; 95 % Student's t intervals, differences paired "
         f"by seed. privacy.mode {config.privacy.mode}, unit {config.privacy.unit}, delta "
         f"{config.privacy.delta:g}. {_on_plain(config)}\n",
-        *_table(_overall(points)),
+        *table(_overall(points)),
         "",
         f"## {metric} at each site, federated / alone\n",
-        *_table(_by_site(points)),
+        *table(_by_site(points)),
         "",
     ]
     return "\n".join(parts)
@@ -92,6 +92,12 @@ def shown(metric: Metric, *, signed: bool = False) -> str:
     return f"{value} ({metric.low:{sign}.3f} to {metric.high:{sign}.3f})"
 
 
+def table(rows: Iterator[Row]) -> list[str]:
+    """Return the lines of a Markdown table; the first row is its head."""
+    head, *body = rows
+    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
+
+
 def _on_plain(config: RunConfig) -> str:
     assert config.privacy is not None
     rules = "Without privacy (inf) the run keeps its other rules"
@@ -119,11 +125,6 @@ def _by_site(points: Sequence[Point]) -> Iterator[Row]:
     for one in points:
         cells = [f"{shown(one.federated_at[s])} / {shown(one.alone_at[s])}" for s in sites]
         yield [told(one.epsilon), *cells]
-
-
-def _table(rows: Iterator[Row]) -> list[str]:
-    head, *body = rows
-    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
 
 
 def _line(  # noqa: PLR0913 - where, what, and how it looks

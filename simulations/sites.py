@@ -295,6 +295,10 @@ def _generated(config: PartitionConfig, schema: TableSchema, seed: int) -> Simul
         raise ConfigError(
             f"data.partition.by: {GENERATED} makes its own sites; {config.by} does not apply"
         )
+    if config.num_patients is not None:
+        raise ConfigError(
+            f"data.partition.num_patients: {GENERATED} makes as many as options.rows_per_site says"
+        )
     options = _generator_options(config)
     names = site_names(options.get("num_sites", config.num_sites or 10))
     opened = {

@@ -45,7 +45,8 @@ def add(verbs: Commands) -> None:
 def _curve(args: argparse.Namespace) -> int:
     from fedward.common.config.loader import load_run_config
     from fedward.simulations.cli import find_config
-    from fedward.simulations.privacy_curve import append_run, points_of, read_runs, train_curve
+    from fedward.simulations.over_seeds import append_result, read_results
+    from fedward.simulations.privacy_curve import Trained, points_of, train_curve
     from fedward.simulations.privacy_curve_page import as_json, as_markdown, drawn, picture
 
     path = find_config(args.config)
@@ -54,13 +55,13 @@ def _curve(args: argparse.Namespace) -> int:
     folder: Path = args.out
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / "results.jsonl"
-    known = read_runs(made)
+    known = read_results(made, Trained)
     runs = []
     for run in train_curve(
         config, path.parent, epsilons, num_seeds=args.seeds, known=known, say=_say
     ):
         if run not in known:
-            append_run(made, run)
+            append_result(made, run)
         runs.append(run)
     points = points_of(runs)
     content = json.dumps(as_json(config, runs, points), indent=1)

@@ -33,16 +33,17 @@ def add(verbs: Commands) -> None:
 
 
 def _study(args: argparse.Namespace) -> int:
+    from fedward.simulations.over_seeds import append_result, read_results
     from fedward.simulations.papers.config import load_study
     from fedward.simulations.papers.picture import picture
-    from fedward.simulations.papers.report import append_result, as_json, as_markdown, read_results
-    from fedward.simulations.papers.study import run_study
+    from fedward.simulations.papers.report import as_json, as_markdown
+    from fedward.simulations.papers.study import Result, run_study
 
     config, base_dir = load_study(args.config, args.overrides)
     folder = args.out or Path("runs") / f"study-{config.name}"
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / "results.jsonl"
-    known = read_results(made)
+    known = read_results(made, Result)
     results = []
     for result in run_study(config, base_dir, say=_say, known=known):
         if result not in known:

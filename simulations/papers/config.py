@@ -110,7 +110,7 @@ class StudyConfig(Section):
 def shipped_studies() -> dict[str, Path]:
     """Return the studies that come with fedward, by name."""
     folder = Path(str(resources.files("fedward.simulations"))) / "papers"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("kde_knn*.yaml"))}
 
 
 def load_study(name: str, overrides: list[str] | None = None) -> tuple[StudyConfig, Path]:

@@ -1,10 +1,8 @@
 """What a study found, as tables for people (Markdown) and as JSON for programs."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fedward.common.intervals import mean_interval, paired_interval
@@ -40,23 +38,6 @@ def tables(config: StudyConfig, results: Sequence[Result]) -> Iterator[tuple[str
 def as_json(config: StudyConfig, results: Sequence[Result]) -> dict[str, Any]:
     """Return everything that was measured, seed by seed."""
     return {"study": config.model_dump(mode="json"), "results": [asdict(one) for one in results]}
-
-
-def append_result(path: Path, result: Result) -> None:
-    """Write one more result to a file of results."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(result)) + "\n")
-
-
-def read_results(path: Path) -> list[Result]:
-    """Return the results in a file; none where there is no file.
-
-    A last line that was cut off by an interruption is left out.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [Result(**json.loads(line)) for line in lines]
 
 
 def as_markdown(config: StudyConfig, results: Sequence[Result]) -> str:

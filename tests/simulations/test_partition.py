@@ -45,6 +45,34 @@ def test_no_site_has_fewer_patients_than_asked(by: str) -> None:
         assert min(smallest) < 60  # without the rule it would happen
 
 
+@pytest.mark.parametrize("by", KINDS)
+def test_as_many_patients_as_asked_are_drawn_first_and_dealt_once(by: str) -> None:
+    own = np.concatenate(list(deal(by, num_patients=400).values()))
+    assert len(own) == len(set(own.tolist())) == 400
+    assert own.max() > 900, "they come from all of the table"
+    other = np.concatenate(list(deal(by, 1, num_patients=400).values()))
+    assert set(own.tolist()) != set(other.tolist())
+
+
+def test_copies_give_every_site_the_same_patients_all_or_as_many_as_are_drawn() -> None:
+    assert all(own.tolist() == list(range(1000)) for own in deal("copies").values())
+    first, *others = deal("copies", num_patients=400).values()
+    assert len(first) == 400
+    assert all(np.array_equal(first, own) for own in others)
+    dealt = np.sort(np.concatenate(list(deal("iid", num_patients=400).values())))
+    assert np.array_equal(dealt, first), "the same seed draws the same patients"
+
+
+def test_more_patients_than_the_table_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"num_patients: the table has 1000 patients"):
+        deal("iid", num_patients=1001)
+
+
+def test_sites_that_a_column_names_are_not_drawn_from() -> None:
+    with pytest.raises(ValueError, match="by: column takes the sites as they are"):
+        deal("column", num_patients=10)
+
+
 def spread_of_sizes(alpha: float, seed: int) -> float:
     sites = deal("size-skew", seed, alpha=alpha, min_patients=1)
     return float(np.std([len(own) for own in sites.values()]))

@@ -11,13 +11,8 @@ from fedward.common.config.loader import load_run_config
 from fedward.common.errors import ConfigError
 from fedward.deploy.commands import privacy_curve as command
 from fedward.simulations.cli import find_config
-from fedward.simulations.privacy_curve import (
-    Trained,
-    append_run,
-    points_of,
-    read_runs,
-    train_curve,
-)
+from fedward.simulations.over_seeds import append_result, read_results
+from fedward.simulations.privacy_curve import Trained, points_of, train_curve
 from fedward.simulations.privacy_curve_page import as_markdown
 
 QUICKSTART = find_config("quickstart")
@@ -86,13 +81,13 @@ def test_the_table_says_unit_and_mode_and_has_a_row_for_each_epsilon() -> None:
 def test_runs_are_read_back_and_one_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     for one in RUNS[:2]:
-        append_run(path, one)
+        append_result(path, one)
     with path.open("a") as file:
         file.write('{"study": "s", "epsil')
-    assert read_runs(path) == RUNS[:2]
-    append_run(path, RUNS[2])
-    assert read_runs(path) == RUNS[:3]
-    assert read_runs(tmp_path / "none") == []
+    assert read_results(path, Trained) == RUNS[:2]
+    append_result(path, RUNS[2])
+    assert read_results(path, Trained) == RUNS[:3]
+    assert read_results(tmp_path / "none", Trained) == []
 
 
 @pytest.mark.parametrize(
