@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--preset", default="small", choices=["small", "published"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--only", default="", help="arms whose name contains this")
     args = parser.parse_args()
     quiet_third_parties()
     lora = f"rank: {args.rank}"
@@ -61,6 +62,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     whole = 0.0
     for name, changes in arms.items():
+        if args.only not in name:
+            continue
         values, size, seconds = _measured((network, f"rounds={args.rounds}", *changes))
         whole = whole or size
         print(
