@@ -15,6 +15,7 @@ import psutil
 from fedward.client.approvals import RosterPins
 from fedward.client.check_data import check_data
 from fedward.client.check_link import check_key, check_roster, check_server
+from fedward.client.check_privacy import check_privacy
 from fedward.client.cohort import read_salt
 from fedward.client.data.source import site_source
 from fedward.client.database import open_database
@@ -65,6 +66,7 @@ def check_site(
     found.append(_salt(site))
     found.append(_database(site))
     found.append(_synthetic(site))
+    found.append(check_privacy(site))
     found += _machine(site)
     if kit is not None:
         found += check_roster(kit, now)

@@ -18,10 +18,16 @@ from fedward.client.approvals import RosterPins
 from fedward.client.check import check_site
 from fedward.client.check_data import check_data, shown_cells
 from fedward.client.check_link import check_key, check_roster, check_server, clock
+from fedward.client.cohort import hash_patients
 from fedward.client.findings import Finding, exit_code
+from fedward.client.privacy.anchor_file import AnchorFile
+from fedward.client.privacy.data_set import DataSet
+from fedward.client.privacy.entries import Budget, Planned
+from fedward.client.privacy.ledger import PrivacyLedger
 from fedward.client.releases import Release, ReleaseLedger
 from fedward.common.deployment import make_request
 from fedward.common.keys import make_key
+from fedward.common.privacy.accounting import Segment
 from tests.client.clinic import clinic_frame
 from tests.client.clinic_site import ClinicSite, make_site, provide_kit, run_config
 from tests.faults.connect_proxy import ConnectProxy
@@ -336,3 +342,20 @@ def test_how_many_synthetic_rows_have_left_is_shown_and_a_spent_budget_is_warned
     ledger.book(Release("west", "rows", "b", {}, 40, num_rows=20), run_key="r", limit=50)
     assert named(check_site(clinic.site), "config.synthetic").status == "warn"
     ledger.close()
+
+
+def test_what_privacy_budget_there_is_and_whether_its_ledger_is_whole_is_shown(
+    clinic: ClinicSite,
+) -> None:
+    assert "no budget" in named(check_site(clinic.site), "config.privacy").text
+    clinic.configure("  epsilon: 3\n  delta: 1.0e-3\n")
+    assert "within epsilon 3" in named(check_site(clinic.site), "config.privacy").text
+    ledger = PrivacyLedger(clinic.database, site="west", budget=Budget(3.0, 1e-3))
+    steps = (Segment(1.0, 0.1, 60),)
+    data = DataSet.of("west", hash_patients(range(20), bytes(32)), bytes(32))
+    ledger.reserve(Planned("m", "r", "stroke", 1, steps, 1e-3), data)
+    ledger.close()
+    found = named(check_site(clinic.site), "config.privacy")
+    assert (found.status, "was spent on the patients" in found.text) == ("warn", True)
+    AnchorFile(clinic.database, "west").path.unlink()
+    assert named(check_site(clinic.site), "storage.privacy-ledger").status == "fail"
