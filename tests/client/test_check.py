@@ -351,7 +351,7 @@ def test_what_privacy_budget_there_is_and_whether_its_ledger_is_whole_is_shown(
     clinic.configure("  epsilon: 3\n  delta: 1.0e-3\n")
     assert "within epsilon 3" in named(check_site(clinic.site), "config.privacy").text
     ledger = PrivacyLedger(clinic.database, site="west", budget=Budget(3.0, 1e-3))
-    steps = (Segment(1.0, 0.1, 60),)
+    steps = (Segment(2.0, 0.1, 200),)
     data = DataSet.of("west", hash_patients(range(20), bytes(32)), bytes(32))
     ledger.reserve(Planned("m", "r", "stroke", 1, steps, 1e-3), data)
     ledger.close()
