@@ -237,9 +237,7 @@ class Sampling:
         self._columns = model.columns_
         source = Source(model._draw, model._keep, model.encoder_.decode)
         rules = Rules(model.columns_, request.conditions)
-        limits = Limits(
-            model.block_rows, model.max_candidates, model.on_shortfall, model.advice
-        )
+        limits = Limits(model.block_rows, model.max_candidates, model.on_shortfall, model.advice)
         self._streams = {
             code: ClassStream(
                 source,
