@@ -61,7 +61,8 @@ def _claim(config: RunConfig, epsilon: float) -> PrivacyClaim:
     if privacy.protects_sites:
         is_local = privacy.mode == "local"
         return update_claim(epsilon, privacy.delta, is_local=is_local, is_reproducible=is_simulated)
-    return dp_sgd_claim(epsilon, privacy.delta, is_reproducible=is_simulated)
+    exact = privacy.figures == "exact"
+    return dp_sgd_claim(epsilon, privacy.delta, is_reproducible=is_simulated, tells_exactly=exact)
 
 
 def _not_covered(config: RunConfig, baselines: Sequence[str]) -> Iterator[str]:

@@ -10,8 +10,9 @@ COMPOSITION = (
     "adaptive, over all rounds, restarts and studies that used one of these patients, each with "
     "all the steps that were planned (Renyi differential privacy; Lecuyer 2021, arXiv:2103.01379)"
 )
+EXACT_FIGURES = "figures of test patients, such as AUROC, where a run tells them exactly"
 NOT_COVERED = (
-    "figures of test patients, such as AUROC: they are exact",
+    EXACT_FIGURES,
     "the number of patients and which columns are recorded: both are taken to be known",
     "a patient who is in the cohorts of several sites: the sites' budgets add up",
     "what follows about a patient from what is true of all, such as an effect of smoking",
@@ -42,14 +43,18 @@ class PrivacyClaim:
         return {**asdict(self), "not_covered": list(self.not_covered)}
 
 
-def dp_sgd_claim(epsilon: float, delta: float, *, is_reproducible: bool = False) -> PrivacyClaim:
+def dp_sgd_claim(
+    epsilon: float, delta: float, *, is_reproducible: bool = False, tells_exactly: bool = True
+) -> PrivacyClaim:
     """Return the claim that goes with what a site spent on training by DP-SGD.
 
     Args:
         epsilon: of everything that was done with the patients.
         delta: of the site's budget.
         is_reproducible: whether the noise came from a seed, as in simulations.
+        tells_exactly: whether figures of test patients may be told without noise.
     """
+    covered = () if tells_exactly else (EXACT_FIGURES,)
     noise = "follows from a seed" if is_reproducible else "from a cryptographic generator"
     return PrivacyClaim(
         epsilon=epsilon,
@@ -61,7 +66,7 @@ def dp_sgd_claim(epsilon: float, delta: float, *, is_reproducible: bool = False)
         composition=COMPOSITION,
         noise=noise,
         is_reproducible=is_reproducible,
-        not_covered=NOT_COVERED,
+        not_covered=tuple(one for one in NOT_COVERED if one not in covered),
     )
 
 

@@ -186,6 +186,7 @@ def test_figures_that_cost_more_than_the_budget_are_refused(tmp_path: Path) -> N
 
 def test_a_run_may_tell_nothing_of_test_patients(tmp_path: Path) -> None:
     silent = run(tmp_path, *PRIVATE, "privacy.figures=none", "rounds=1")
+    assert not any("test patients" in text for text in silent.summary["privacy"]["not_covered"])
     assert silent.summary["global"]["metrics"] == {}
     evaluated = [one for one in lines(silent) if one["phase"] == "evaluate"]
     assert evaluated
