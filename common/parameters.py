@@ -5,7 +5,6 @@
 adapters are configurations of it. Integer buffers (BatchNorm's counters) never travel.
 """
 
-import fnmatch
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
-from fedward.common.registry import did_you_mean
+from fedward.common.patterns import matching
 from fedward.common.vectors import Vector
 
 
@@ -44,16 +43,7 @@ class ParameterSet:
             ConfigError: a pattern matches no tensor.
         """
         state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-        chosen: set[str] = set()
-        for pattern in patterns:
-            matches = set(fnmatch.filter(state, pattern.removeprefix("!")))
-            if not matches:
-                raise ConfigError(
-                    f"shared: pattern {pattern!r} matches no tensor of the model"
-                    f"{did_you_mean(pattern, state)}; it has {', '.join(state)}"
-                )
-            chosen = chosen - matches if pattern.startswith("!") else chosen | matches
-        names = tuple(name for name in state if name in chosen)
+        names = matching(patterns, state, key="shared", what="tensor")
         return cls(names, tuple(tuple(state[name].shape) for name in names))
 
     @cached_property

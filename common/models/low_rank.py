@@ -15,7 +15,6 @@ and scale 1: LoRASAM (ICPR 2024, LNCS 15312). `peft` wraps transformers and brin
 any network with linear layers or convolutions is adapted.
 """
 
-import fnmatch
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from fedward.common.config.low_rank import LowRankConfig
 from fedward.common.errors import ConfigError
-from fedward.common.registry import did_you_mean
+from fedward.common.patterns import matching
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 A, B = "lora_a", "lora_b"
@@ -102,8 +101,10 @@ def adapt(model: nn.Module, config: LowRankConfig) -> nn.Module:
         ConfigError: a pattern names no layer or tensor, or nothing can be adapted.
     """
     layers = {name: part for name, part in model.named_modules() if _can_be_adapted(part)}
-    chosen = _matching(config.layers, layers, "model.lora.layers", "layer")
-    also = _matching(config.also, dict(model.named_parameters()), "model.lora.also", "weight")
+    chosen = matching(config.layers, layers, key="model.lora.layers", what="layer")
+    also = matching(
+        config.also, dict(model.named_parameters()), key="model.lora.also", what="weight"
+    )
     inside = [name for name in also if name.rpartition(".")[0] in chosen]
     if inside:
         raise ConfigError(
@@ -179,18 +180,3 @@ def initial_length() -> float:
 
 def _can_be_adapted(part: nn.Module) -> bool:
     return isinstance(part, nn.Linear) or (isinstance(part, _CONVOLUTIONS) and part.groups == 1)
-
-
-def _matching(
-    patterns: tuple[str, ...], known: Mapping[str, object], key: str, what: str
-) -> tuple[str, ...]:
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = set(fnmatch.filter(known, pattern.removeprefix("!")))
-        if not found:
-            raise ConfigError(
-                f"{key}: pattern {pattern!r} matches no {what} of the model"
-                f"{did_you_mean(pattern, known)}; it has {', '.join(known) or 'none'}"
-            )
-        chosen = chosen - found if pattern.startswith("!") else chosen | found
-    return tuple(name for name in known if name in chosen)
