@@ -105,8 +105,13 @@ def audit_run(
 
 
 def without_noise(federation: Federation) -> Federation:
-    """Return the same run with next to no noise: what the audit finds there is its reach."""
+    """Return the same run with next to no noise: what the audit finds there is its reach.
+
+    Raises:
+        ConfigError: the run promises nothing that could be audited.
+    """
     config = federation.config
+    _check(federation)
     assert config.privacy is not None
     privacy = config.privacy.model_copy(
         update={"epsilon": None, "noise_multiplier": MIN_NOISE_MULTIPLIER}

@@ -91,6 +91,11 @@ def test_an_audit_needs_a_seed() -> None:
         audit("--seeds", 0)
 
 
+def test_a_run_that_promises_nothing_is_no_case_for_an_audit() -> None:
+    with pytest.raises(ConfigError, match="promises nothing that could be audited"):
+        fedward("privacy", "audit", "quickstart")
+
+
 def test_a_picture_is_a_png(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--out: .*expected a name that ends in \.png"):
         fedward("privacy", "inversion", "private_phantom", "--out", tmp_path / "inversion.jpg")
