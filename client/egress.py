@@ -134,10 +134,7 @@ class Gate:
                 synthesis = passed.report.get(SYNTHESIS, {})
                 told = {**synthesis, "rows_left": book()}
                 passed = replace(passed, report={**passed.report, SYNTHESIS: told})
-            if self._clear is not None and (
-                PARAMETERS in passed.vectors or PRIVACY in passed.report
-            ):
-                self._clear(instruction.binding)
+            self._check_paid(passed, instruction)
         except FedwardError as error:
             self._note("refused", instruction, asked=loss_name, why=str(error))
             raise
@@ -194,6 +191,17 @@ class Gate:
                 pay=lambda new: self._pay(new, binding),
             ),
         )
+
+    def _check_paid(self, update: Update, instruction: Instruction) -> None:
+        """Refuse what a private run has not paid for, and exact figures of its training."""
+        spent = update.report.get(PRIVACY, {})
+        if self._clear is None or (PARAMETERS not in update.vectors and not spent):
+            return
+        if CLIPPED in spent:
+            raise SiteDataError(
+                f"report.{PRIVACY}.{CLIPPED} is an exact figure of patients; nothing is sent"
+            )
+        self._clear(instruction.binding)
 
     def _checked(
         self, update: Update, instruction: Instruction, loss_name: str
@@ -316,13 +324,6 @@ def _check_vectors(update: Update, instruction: Instruction) -> None:
                 f"training gave NaN or infinite values in {name}; nothing is sent. "
                 "Try a smaller local.learning_rate"
             )
-
-
-def _check_private(report: Mapping[str, Any]) -> None:
-    if CLIPPED in report.get(PRIVACY, {}):
-        raise SiteDataError(
-            f"report.{PRIVACY}.{CLIPPED} is an exact figure of patients; nothing is sent"
-        )
 
 
 def _distance(new: npt.NDArray[Any], old: npt.NDArray[Any]) -> float:

@@ -233,3 +233,20 @@ def test_sums_over_too_few_values_are_those_of_an_unmeasured_field() -> None:
     np.testing.assert_array_equal(told, [30, 30, 4, 9, 0, 0, 0, 0, 0, 0])
     with pytest.raises(RefusedError, match="min_cohort"):
         Gate(EgressRules(min_cohort=31)).let_out_sums(sums, BINDING)
+
+
+def test_of_a_private_run_only_what_was_paid_for_leaves_and_no_exact_figure_of_its_training() -> (
+    None
+):
+    paid: list[Binding] = []
+    gate = Gate(clear=paid.append)
+    vectors: Vectors = {PARAMETERS: np.ones(3, np.float32)}
+    spent = {"epsilon": 1.0, "delta": 1e-5}
+    gate.let_out(Update(5, 0.0, vectors, {"privacy": spent}), ASKED, loss_name="train_loss")
+    assert paid == [BINDING]
+    exact = Update(5, 0.0, vectors, {"privacy": {**spent, "clipped": 0.5}})
+    with pytest.raises(SiteDataError, match="exact figure of patients"):
+        gate.let_out(exact, ASKED, loss_name="train_loss")
+    Gate().let_out(exact, ASKED, loss_name="train_loss")  # a simulation tells it
+    gate.let_out(Update(5, 0.0, {}, {"privacy": {}}), ASKED, loss_name="eval_loss")
+    assert paid == [BINDING], "an evaluation that tells nothing costs nothing"

@@ -141,6 +141,10 @@ def test_noised_figures_of_hospitals_are_in_the_ledger(made: Consortium, tmp_pat
     spent = merged(step for one in reserved for step in one.planned.segments)
     assert 5.9 < epsilon_of(spent, 1e-3) <= 6
     run(made, tmp_path / "silent", "privacy.figures=none", "rounds=1", "seed=2")
+    lines = read_history(tmp_path / "silent" / "history.jsonl")
+    evaluated = [one for one in lines if one["phase"] == "evaluate" and one["site"]]
+    assert [one["status"] for one in evaluated] == ["ok"] * 4
+    assert not any(one.get("metrics") for one in evaluated)
     assert [one.planned.purpose for one in book_of(made, "va").reserved][3:] == ["training"]
 
 
