@@ -285,7 +285,8 @@ class Hospital:
             trail=self.trail,
         )
         data = DataSet.of(config.site, hashes, self._salt)
-        return SiteAccount(ledger, data, study=study.config.name)
+        after = study.config.privacy.after if study.config.privacy is not None else ()
+        return SiteAccount(ledger, data, study=study.config.name, after=after)
 
     def _gate(self, study: Study, account: "SiteAccount | None") -> Gate:
         """Return the gate of a run: what it must have paid for leaves only then."""

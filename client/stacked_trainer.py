@@ -16,6 +16,7 @@ from torch import nn
 
 from fedward.client.corrections import Correction, fedprox, scaffold
 from fedward.client.precision import Execution
+from fedward.client.privacy.account import Account
 from fedward.client.privacy.stack import PrivateSite
 from fedward.client.privacy.training import PrivateRound
 from fedward.client.report_form import PRIVACY
@@ -43,21 +44,32 @@ Floats = npt.NDArray[np.float32]
 
 
 def make_trainer(
-    task: Task, model: nn.Module, shared: ParameterSet, settings: TrainerSettings
+    task: Task,
+    model: nn.Module,
+    shared: ParameterSet,
+    settings: TrainerSettings,
+    *,
+    account: Account | None = None,
 ) -> LocalTrainer:
     """Return a trainer that stacks sites if model and settings allow it, else one that does not."""
     plain = Execution.of(settings.local).is_plain
     kind = StackedTrainer if plain and can_stack(model) else LocalTrainer
-    return kind(task, model, shared, settings)
+    return kind(task, model, shared, settings, account=account)
 
 
 class StackedTrainer(LocalTrainer):
     """A `LocalTrainer` whose `prefill` trains the sites of all jobs as one stacked model."""
 
     def __init__(
-        self, task: Task, model: nn.Module, shared: ParameterSet, settings: TrainerSettings
+        self,
+        task: Task,
+        model: nn.Module,
+        shared: ParameterSet,
+        settings: TrainerSettings,
+        *,
+        account: Account | None = None,
     ) -> None:
-        super().__init__(task, model, shared, settings)
+        super().__init__(task, model, shared, settings, account=account)
         self._full = ParameterSet.of(model)
         self._initial_vector = self._full.flatten(model.state_dict())
         self._shared_columns = _columns(shared, self._full)

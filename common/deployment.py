@@ -49,6 +49,11 @@ def make_request(
     model = _with_base(config, base_dir, schema)
     asked = config.model_copy(update={"data": data, "model": model, "engine": EngineConfig()})
     study = Study(asked, "federated", Split(config.seed), base_dir, schema)
+    study.check_origin()
+    if asked.is_private and asked.privacy is not None:
+        after = asked.privacy.model_copy(update={"after": study.origin.private_runs})
+        asked = asked.model_copy(update={"privacy": after})
+        study = dataclasses.replace(study, config=asked)
     _, _ = study.initial  # names what cannot be built
     study.check_shared(asked.models or ())
     if asked.monitor.cme is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedward.common.config.run import RunConfig, StrategyConfig
 from fedward.common.errors import ConfigError
 from fedward.common.models.low_rank import adapt, base_hash, check_base, merge
+from fedward.common.origin import COUNTABLE, PLAIN, Origin
 from fedward.common.parameters import ParameterSet, shared_set
 from fedward.common.randomness import seed_for, seeded_global_torch
 from fedward.common.tables.schema import TableSchema
@@ -96,6 +97,37 @@ class Study:
                 raise ConfigError(f"models.{site}: {error}") from error
             if there.manifest_hash != here.manifest_hash:
                 raise ConfigError(f"models.{site}: {_differences(there, here)}")
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Which runs trained the network that this one starts from; none: it starts anew."""
+        init = self.config.model.init
+        return Origin() if init is None else Origin.of_file(self.base_dir / init)
+
+    @property
+    def made(self) -> Origin:
+        """Which runs have trained what this study makes."""
+        privacy = self.config.privacy
+        return self.origin.then(self.run_key, PLAIN if privacy is None else privacy.mode)
+
+    def check_origin(self) -> None:
+        """Return if what earlier runs cost their patients can be counted together with this one.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        privacy = self.config.privacy
+        if privacy is None or not privacy.is_on or not self.origin.private_runs:
+            return
+        earlier = self.origin.uncountable
+        if privacy.protects_sites:
+            earlier = next(run for run in self.origin.runs if run.privacy_mode != PLAIN)
+        if earlier is not None:
+            raise ConfigError(
+                f"model.init: run {earlier.run_key} trained it under privacy.mode: "
+                f"{earlier.privacy_mode}, whose price cannot be counted on under "
+                f"{privacy.mode}: only dp-sgd goes on, after {' or '.join(sorted(COUNTABLE))}"
+            )
 
     @cached_property
     def task(self) -> Task:

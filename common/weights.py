@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
+from fedward.common.origin import Origin
 
 BUNDLE_WEIGHTS = Path("models") / "model.pt"
 _NAMED = 5
@@ -57,9 +58,16 @@ class Fit:
         return "; ".join(told)
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all tensors of `model` to a `.safetensors` file."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+def save_weights(model: nn.Module, path: Path, origin: Origin | None = None) -> None:
+    """Write all tensors of `model` to a `.safetensors` file.
+
+    Args:
+        model: trained, or not.
+        path: of the file.
+        origin: which runs trained it; None: the file says nothing of it.
+    """
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, path, metadata=None if origin is None else origin.header())
 
 
 def load_weights(model: nn.Module, path: Path) -> Fit:

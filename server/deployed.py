@@ -325,7 +325,7 @@ def _write_config(study: Study, request: RunRequest, folder: Path) -> None:
 
 def _write_model(study: Study, outcome: Outcome, folder: Path) -> None:
     model = study.finished(outcome.progress.vectors[PARAMETERS])
-    save_weights(model, folder / "model.safetensors")
+    save_weights(model, folder / "model.safetensors", study.made)
 
 
 def _write_report(folder: Path) -> None:

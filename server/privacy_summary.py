@@ -38,8 +38,13 @@ def privacy_summary(
         return {}
     told = [e for e in history if e.phase == "train" and e.site is not None and e.privacy]
     claim = _claim(config, max(spent.values())).to_dict()
-    claim["composition"] = "adaptive, over all rounds of this run (Renyi differential privacy)"
-    claim["not_covered"] += _not_covered(config, baselines)
+    rounds = "all rounds of this run"
+    if config.is_private and study.origin.private_runs:
+        rounds += (
+            f" and of those that trained its first model: {_listed(study.origin.private_runs)}"
+        )
+    claim["composition"] = f"adaptive, over {rounds} (Renyi differential privacy)"
+    claim["not_covered"] += [*_of_first_model(study), *_not_covered(config, baselines)]
     claim["mode"] = config.privacy.mode
     claim["sites"] = {
         site: _of_site([e for e in told if e.site == site], spent)
@@ -63,6 +68,18 @@ def _claim(config: RunConfig, epsilon: float) -> PrivacyClaim:
         return update_claim(epsilon, privacy.delta, is_local=is_local, is_reproducible=is_simulated)
     exact = privacy.figures == "exact"
     return dp_sgd_claim(epsilon, privacy.delta, is_reproducible=is_simulated, tells_exactly=exact)
+
+
+def _of_first_model(study: Study) -> Iterator[str]:
+    if study.origin.plain_runs:
+        yield (
+            "what the first model had learnt before: "
+            f"{_listed(study.origin.plain_runs)} trained it without differential privacy"
+        )
+
+
+def _listed(run_keys: Sequence[str]) -> str:
+    return ", ".join(run_keys)
 
 
 def _not_covered(config: RunConfig, baselines: Sequence[str]) -> Iterator[str]:

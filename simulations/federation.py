@@ -8,6 +8,7 @@ from pathlib import Path
 from fedward.client.egress import EgressRules, Gate
 from fedward.client.keyed_source import KeyedSource
 from fedward.client.networks import by_network
+from fedward.client.privacy.account import SeededAccount
 from fedward.client.privacy.update_clipping import protected
 from fedward.client.releases import ReleaseLedger
 from fedward.client.site import Site
@@ -30,6 +31,7 @@ from fedward.server.history import History
 from fedward.server.plan import Plan, make_plan
 from fedward.server.rounds import Outcome, RoundLoop, RoundObserver, RoundReport
 from fedward.server.strategies import build_strategy
+from fedward.simulations.earlier_runs import spent_before
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
 from fedward.simulations.worker import SiteWorker, app_worker
@@ -85,8 +87,9 @@ def _trainer(federation: Federation, study: Study) -> Trainer:
     """Return what trains the sites of one network."""
     model = study.new_model()
     settings = TrainerSettings.of(study, maps=federation.maps)
+    account = SeededAccount(federation.seed, spent_before(federation, federation.sites.site_ids))
     make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
-    return make(study.task, model, study.shared_of(model), settings)
+    return make(study.task, model, study.shared_of(model), settings, account=account)
 
 
 def run_federation(  # noqa: PLR0913 - what, on which engine, and five things around it
@@ -106,6 +109,8 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
     own = federation.strategy
     strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
     federation.check_shared(federation.sites.site_ids)
+    federation.check_origin()
+    spent_before(federation, federation.sites.site_ids)  # what is not known is told before all work
     shared, vector = federation.initial
     model = federation.new_model()
     if config.monitor.cme is not None:

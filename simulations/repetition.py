@@ -19,6 +19,7 @@ from fedward.server.history import History
 from fedward.server.rounds import Outcome
 from fedward.server.summary import summarise
 from fedward.simulations.console import Display
+from fedward.simulations.earlier_runs import STORE_FILE
 from fedward.simulations.federation import Federation, run_federation
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.pictures import write_pictures
@@ -43,7 +44,7 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
         num_folds=repetition.num_folds,
     )
     config = repetition.configure(config)
-    store = folder / "site-store.sqlite"
+    store = folder / STORE_FILE
     cme = config.monitor.cme
     maps = folder / "cme" if cme is not None and cme.maps else None
     federation = Federation(config, "federated", split, base_dir, store=store, maps=maps)
@@ -61,7 +62,7 @@ def run_repetition(  # noqa: PLR0913 - what, where, on which engine, shown how
         baselines[kind] = _run_baseline(federation, kind, grid, outcome, folder)
     audit.write("end", stopped_by=outcome.stopped_by, rounds=outcome.progress.round_number)
     model = federation.finished(outcome.progress.vectors[PARAMETERS])
-    save_weights(model, folder / "model.safetensors")
+    save_weights(model, folder / "model.safetensors", federation.made)
     write_pictures(federation, outcome.progress, folder)
     summary = summarise(
         federation,
@@ -79,7 +80,7 @@ def _run_baseline(
     """Train with the same number of rounds and epochs as the run had."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{kind}-") as scratch:
         baseline = dataclasses.replace(
-            federation, kind=kind, store=Path(scratch) / "site-store.sqlite", maps=None
+            federation, kind=kind, store=Path(scratch) / STORE_FILE, maps=None
         )
         return run_federation(
             baseline, grid, history=History(), num_rounds=main.progress.round_number

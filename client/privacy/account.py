@@ -6,11 +6,12 @@ from its own rounds before.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fedward.client.privacy.data_set import DataSet
 from fedward.client.privacy.entries import Planned
@@ -25,8 +26,9 @@ from fedward.common.records import Binding, Instruction
 
 ROUNDING = 1e-9
 TRAINING = "training"
-STORED = "privacy"
-"""Name of what was spent in a simulated site's store."""
+STORED, SPENT = "privacy", "spent"
+"""Where a simulated site's store has what was spent: (segments, 3)."""
+Earlier = Callable[[str], tuple[Segment, ...]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Cost:
     Args:
         segment: all steps that are planned.
         delta: of the run.
-        epsilon: the most that the run may spend at a site; None: what its rounds come to.
+        epsilon: the most that the run may spend at a site, with those that it goes on from; None:
+            what its rounds come to.
         what: training, or the statistic that leaves.
     """
 
@@ -52,11 +55,14 @@ class Account(Protocol):
     coins: NoiseSource | None
     """Draws patients; None: the round's own generator does."""
 
+    def before(self, site: Site) -> tuple[Segment, ...]:
+        """Return what the site has spent in the runs that this one goes on from."""
+
     def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return the source of the noise of one round; every number of it is used once."""
 
     def reserve(self, site: Site, instruction: Instruction, cost: Cost) -> tuple[Segment, ...]:
-        """Pay, and return everything that the run has spent at the site with it.
+        """Pay, and return everything that the run, and those before, have spent with it.
 
         Args:
             site: whose patients.
@@ -73,12 +79,18 @@ class SeededAccount:
 
     Args:
         seed: of the run.
+        earlier: returns what a site has spent in the runs that this one goes on from.
     """
 
     coins: NoiseSource | None = None
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, earlier: Earlier = lambda site: ()) -> None:
         self._seed = seed
+        self._earlier = earlier
+
+    def before(self, site: Site) -> tuple[Segment, ...]:
+        """Return what the site has spent in earlier runs."""
+        return self._earlier(site.site_id)
 
     def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return numbers that follow from the seed, the site and the round."""
@@ -95,14 +107,19 @@ class SeededAccount:
             BudgetSpentError: it is.
             StorageError: the site's store cannot be written.
         """
-        before = recall(site, instruction, STORED)
-        rows = [] if before is None else before["spent"].tolist()
-        known = [Segment(sigma, rate, int(count)) for sigma, rate, count in rows]
+        kept = recall(site, instruction, STORED)
+        known = self.before(site) if kept is None else spent_of(kept)
         history = merged([*known, cost.segment])
         check_run_budget(site.site_id, history, cost)
         spent = np.array([[s.noise_multiplier, s.sample_rate, s.num_steps] for s in history])
-        remember(site, instruction, STORED, {"spent": spent})
+        remember(site, instruction, STORED, {SPENT: spent})
         return history
+
+
+def spent_of(kept: Mapping[str, npt.NDArray[Any]]) -> tuple[Segment, ...]:
+    """Return what a simulated site has spent, as its store keeps it."""
+    rows = kept[SPENT].tolist()
+    return tuple(Segment(sigma, rate, int(count)) for sigma, rate, count in rows)
 
 
 class SiteAccount:
@@ -112,14 +129,22 @@ class SiteAccount:
         ledger: of the site.
         data: whose patients.
         study: the run's name, for people.
+        after: the runs that it goes on from, by their keys.
     """
 
-    def __init__(self, ledger: PrivacyLedger, data: DataSet, *, study: str) -> None:
+    def __init__(
+        self, ledger: PrivacyLedger, data: DataSet, *, study: str, after: Sequence[str] = ()
+    ) -> None:
         self.ledger = ledger
         self.data = data
         self._study = study
+        self._after = frozenset(after)
         self.coins: NoiseSource | None = SecretNoise()
         self._noise = SecretNoise()
+
+    def before(self, site: Site) -> tuple[Segment, ...]:
+        """Return what the ledger says of earlier runs, whoever their patients were."""
+        return self.ledger.spent_in(self._after) if self._after else ()
 
     def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return numbers that nobody can know."""
@@ -143,11 +168,14 @@ class SiteAccount:
             purpose=cost.what,
         )
 
+        before = self.before(site)
+
         def check(history: tuple[Segment, ...]) -> None:
-            check_run_budget(site.site_id, history, cost)
+            check_run_budget(site.site_id, merged([*before, *history]), cost)
 
         try:
-            return self.ledger.reserve(planned, self.data, check_run=check).of_run
+            of_run = self.ledger.reserve(planned, self.data, check_run=check).of_run
+            return merged([*before, *of_run])
         except (BudgetSpentError, ConfigError) as error:
             raise RefusedError(f"privacy: {error}") from error
 

@@ -10,7 +10,7 @@ Nothing is ever taken back. Where the ledger is not whole, nothing is trained (`
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -131,6 +131,16 @@ class PrivacyLedger:
         """
         with self._store.opened() as (connection, book):
             return self._spent(connection, book, data)
+
+    def spent_in(self, run_keys: Collection[str]) -> tuple[Segment, ...]:
+        """Return everything that was ever reserved in these runs, whoever the patients were.
+
+        Raises:
+            StorageError: as `reserve`.
+        """
+        with self._store.opened() as (_, book):
+            planned = [one.planned for one in book.reserved if one.planned.run_key in run_keys]
+        return merged(step for one in planned for step in one.segments)
 
     def read(self) -> tuple[Book, dict[str, DataSet]]:
         """Return the whole ledger, and the data sets whose patients are still known, by name.

@@ -45,7 +45,8 @@ class PrivateRound:
         mechanism: of each of its steps.
         noise: the source of this round's.
         patients: with no more records of each than the run uses.
-        report: what may be told: `epsilon` of the run so far, `delta`, noise, sampling rate.
+        report: what may be told: `epsilon` of the run so far, with that of the runs it goes on
+            from, `delta`, noise, sampling rate.
         tally: gets what its steps see.
         is_simulated: whether nobody's privacy is at stake.
     """
@@ -145,7 +146,8 @@ class PrivateTraining:
             )
         num_patients, number = len(data), instruction.binding.round_number
         rate, steps = self.sampler.rate(num_patients), self.sampler.num_steps(num_patients)
-        noise = self._target.noise_at(rate, steps, num_patients=num_patients)
+        before = self._account.before(site)
+        noise = self._target.noise_at(rate, steps, num_patients=num_patients, before=before)
         cost = Cost(Segment(noise, rate, steps), self._delta, self._target.epsilon)
         history = self._account.reserve(site, instruction, cost)
         if number == 1:

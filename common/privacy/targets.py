@@ -52,16 +52,25 @@ class Target:
         else:
             check_noise_multiplier(self.noise_multiplier)
 
-    def noise_at(self, sample_rate: float, steps_per_round: int, *, num_patients: int) -> float:
+    def noise_at(
+        self,
+        sample_rate: float,
+        steps_per_round: int,
+        *,
+        num_patients: int,
+        before: tuple[Segment, ...] = (),
+    ) -> float:
         """Return the noise multiplier of a site.
 
         Args:
             sample_rate: the probability with which the site draws each patient.
             steps_per_round: of the site.
             num_patients: of the site, for what delta must stay below.
+            before: what the site's patients have spent in the runs that this one goes on from.
 
         Raises:
-            ConfigError: delta is not below 1 / `num_patients`, or no noise is enough.
+            ConfigError: delta is not below 1 / `num_patients`, no noise is enough, or the budget
+                was spent before.
         """
         delta = check_delta(self.delta, num_patients)
         if self.noise_multiplier is not None:
@@ -69,8 +78,17 @@ class Target:
         assert self.epsilon is not None
         assert self.rounds is not None
         steps = self.rounds * check_steps(steps_per_round, "steps per round")
+        if before and (spent := epsilon_of(before, delta)) >= self.epsilon:
+            raise ConfigError(
+                f"privacy.epsilon: {self.epsilon:g} is of all runs that trained this model, and "
+                f"those that model.init comes from have spent {spent:.3g}; allow more than that"
+            )
         return noise_for(
-            self.epsilon, delta, sample_rate=sample_rate, num_steps=steps, beside=self.beside
+            self.epsilon,
+            delta,
+            sample_rate=sample_rate,
+            num_steps=steps,
+            beside=(*self.beside, *before),
         )
 
 
@@ -105,8 +123,8 @@ def noise_for(
 
     if beside and epsilon_of(beside, delta) >= epsilon:
         raise ConfigError(
-            f"privacy.figures_noise: the figures alone cost more than epsilon {epsilon:g}; use a "
-            "larger one, a larger evaluate_every, or figures: none"
+            f"privacy.figures_noise: the figures alone cost more than epsilon {epsilon:g} leaves "
+            "them; use a larger one, a larger evaluate_every, or figures: none"
         )
 
     low, high = 1.0, 1.0

@@ -126,6 +126,29 @@ def test_two_studies_share_a_budget_and_the_federation_goes_on_without_who_has_n
     assert len(book_of(made, "cleveland").reserved) == 4
 
 
+def test_a_second_stage_goes_on_from_what_the_ledger_says_of_the_first(
+    made: Consortium, tmp_path: Path
+) -> None:
+    run(made, tmp_path / "one", "privacy.epsilon=3")
+    start = f"model.init={tmp_path / 'one' / 'model.safetensors'}"
+    run(made, tmp_path / "two", "name=second-stage", start)
+    for site in SITES:
+        reserved = book_of(made, site).reserved
+        assert len({one.planned.run_key for one in reserved}) == 2
+        spent = merged(step for one in reserved for step in one.planned.segments)
+        assert told(tmp_path / "two", site)[-1] == pytest.approx(epsilon_of(spent, 1e-3))
+        assert 5.9 < epsilon_of(spent, 1e-3) <= 6, "the budget is that of both"
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert reserved[0].planned.run_key in summary["privacy"]["composition"]
+    # A third one whose budget is spent trains nowhere.
+    with pytest.raises(QuorumLostError):
+        run(
+            made, tmp_path / "three", "name=third-stage", "sampling.max_skipped_rounds=0",
+            "privacy.epsilon=5", f"model.init={tmp_path / 'two' / 'model.safetensors'}",
+        )  # fmt: skip
+    assert len(book_of(made, "va").reserved) == 4
+
+
 def test_a_local_baseline_costs_what_it_costs(made: Consortium, tmp_path: Path) -> None:
     run(made, tmp_path / "run", "rounds=1", "baselines=[local]")
     keys = [one.planned.run_key for one in book_of(made, "cleveland").reserved]
