@@ -41,7 +41,7 @@ from fedward.common.config.site import LoadedSite, load_site_config
 from fedward.common.deployment import at_site, study_of
 from fedward.common.errors import ConfigError, FedwardError, RefusedError, TrustError
 from fedward.common.kit import Kit, load_kit
-from fedward.common.records import ANCHOR, CONSENT_QUERY, read_binding
+from fedward.common.records import ANCHOR, CONSENT_QUERY, LACKS, read_binding
 from fedward.common.release import RELEASE_QUERY
 from fedward.common.request import RunRequest, read_request
 from fedward.common.study import Kind, Study
@@ -135,7 +135,9 @@ class Hospital:
         self._keep_anchor(message, is_private=desk.study.is_accounted)
         binding = read_binding(message)
         if message.metadata.message_type == CONSENT_QUERY:
-            return RecordDict({"receipt": binding.to_record()})
+            receipt = RecordDict({"receipt": binding.to_record()})
+            receipt[LACKS] = ConfigRecord({"modalities": self._lacking(desk.study)})
+            return receipt
         self._messages.begin(
             message.metadata.message_id,
             run_key=binding.run_key,
@@ -150,6 +152,11 @@ class Hospital:
             run_config={},
         )
         return desk.app(message, context).content
+
+    def _lacking(self, study: Study) -> list[str]:
+        """Return what no row of this site has, of all that the run's network looks at."""
+        source = self._source(study.config.data.image)
+        return sorted(study.task.lacking(source)) if study.task.modalities else []
 
     def _check_roster(self) -> None:
         """Refuse where the roster is over, or where a person here has confirmed another one."""

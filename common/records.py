@@ -43,6 +43,8 @@ WAITS_FOR_APPROVAL = "waits for the approval of the site"
 """In the answer of a site where a person has not decided yet; any other refusal is final."""
 REFUSED = "refused:"
 """Begins the answer of a site whose rules do not allow what was asked."""
+LACKS = "lacks"
+"""A record in the answer of a site that takes part: modalities that none of its rows has."""
 ANCHOR = "anchor"
 """A record with the head of the site's audit log as the coordinator saw and signed it."""
 

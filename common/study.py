@@ -129,6 +129,26 @@ class Study:
                 f"{privacy.mode}: only dp-sgd goes on, after {' or '.join(sorted(COUNTABLE))}"
             )
 
+    def check_modalities(self, lacking: Iterable[frozenset[str]]) -> None:
+        """Return if each modality that the network looks at is at some site.
+
+        Args:
+            lacking: what no row of a site has, of every site.
+
+        Raises:
+            ConfigError: nobody has one of them; says which.
+        """
+        sites = list(lacking)
+        nobody = sorted(self.task.modalities.intersection(*sites)) if sites else []
+        if not nobody:
+            return
+        rest = sorted(self.task.modalities - {*nobody})
+        do = f"set data.modalities: [{', '.join(rest)}]" if rest else "there is nothing to learn"
+        raise ConfigError(
+            f"data.modalities: {self.config.model.name} looks at {' and '.join(nobody)}, which no "
+            f"row of any of the {len(sites)} sites has; {do}"
+        )
+
     @cached_property
     def task(self) -> Task:
         """The task, from the configuration."""

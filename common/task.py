@@ -113,6 +113,13 @@ class Task(Protocol):
     rows_per_pass: int
     """Most rows that are evaluated at once."""
 
+    @property
+    def modalities(self) -> frozenset[str]:
+        """What the network looks at that a row may lack."""
+
+    def lacking(self, source: Any) -> frozenset[str]:
+        """Return which of `modalities` no row of a site has."""
+
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model; the caller seeds torch (`seeded_global_torch`)."""
 

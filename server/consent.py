@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedward.common.errors import QuorumLostError
-from fedward.common.records import CONSENT_QUERY, REFUSED, WAITS_FOR_APPROVAL, Binding
+from fedward.common.records import CONSENT_QUERY, LACKS, REFUSED, WAITS_FOR_APPROVAL, Binding
 from fedward.server.plan import Plan
 
 ASK_EVERY_S = 5.0
@@ -30,6 +30,8 @@ class Consents:
     agreed: set[str] = field(default_factory=set)
     others: dict[str, str] = field(default_factory=dict)
     """Why not, by site."""
+    lacking: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Modalities that no row of a site that agreed has."""
 
     @property
     def undecided(self) -> set[str]:
@@ -93,19 +95,20 @@ def _ask(grid: Grid, plan: Plan, known: Consents) -> None:
         asked[node] = site, binding
     told = _answers(grid.send_and_receive(messages, timeout=ANSWER_WITHIN_S), asked)
     for site, _ in asked.values():
-        reason = told.get(site, "does not answer")
-        if reason is None:
+        answer = told.get(site, "does not answer")
+        if isinstance(answer, str):
+            known.others[site] = answer
+        else:
             known.agreed.add(site)
             known.others.pop(site, None)
-        else:
-            known.others[site] = reason
+            known.lacking[site] = answer
 
 
 def _answers(
     replies: Iterable[Message], asked: Mapping[int, tuple[str, Binding]]
-) -> dict[str, str | None]:
-    """Return None for each site that agreed, and the reason of each other one that answered."""
-    told: dict[str, str | None] = {}
+) -> dict[str, str | frozenset[str]]:
+    """Return what each site lacks that agreed, and the reason of each other one that answered."""
+    told: dict[str, str | frozenset[str]] = {}
     for reply in replies:
         found = asked.get(reply.metadata.src_node_id)
         if found is None:
@@ -114,7 +117,14 @@ def _answers(
         if reply.has_error():
             told[site] = reply.error.reason or "cannot be reached"
         elif binding.is_in(reply.content.get("receipt")):
-            told[site] = None
+            told[site] = _lacking(reply)
         else:
             told[site] = "answered something else"
     return told
+
+
+def _lacking(reply: Message) -> frozenset[str]:
+    """Return the modalities that a site says it has no row of; nothing of it is trusted."""
+    record = reply.content.get(LACKS)
+    names = record.get("modalities") if isinstance(record, ConfigRecord) else None
+    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()

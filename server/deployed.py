@@ -233,7 +233,8 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         here.on_line(f"going on after round {found.round_number}")
         wait_s = min(wait_s, COMEBACK_S)
     if study.kind == "federated":
-        wait_for_consent(here.grid, plan, wait_s=wait_s, on_line=here.on_line)
+        agreed = wait_for_consent(here.grid, plan, wait_s=wait_s, on_line=here.on_line)
+        study.check_modalities(agreed.lacking.values())
     start = found or Progress(0, {PARAMETERS: vector})
     history.forget_after(start.round_number)
     return loop.run(start)

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import FrameType
@@ -128,15 +128,19 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, also: Mapping[str, Path] | None = None) -> Path:
     """Return the path of a configuration given as a path or as a shipped name.
+
+    Args:
+        name: as it was typed.
+        also: shipped files of the command's own, before those that every command knows.
 
     Raises:
         ConfigError: neither exists.
     """
     if Path(name).is_file():
         return Path(name).resolve()
-    shipped = shipped_configs()
+    shipped = {**(also or {}), **shipped_configs()}
     known = name.removesuffix(".yaml").replace("-", "_")
     if known in shipped:
         return shipped[known]

@@ -110,6 +110,9 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
     strategy = build_strategy(own.name, own.own, num_sites=len(federation.sites.site_ids))
     federation.check_shared(federation.sites.site_ids)
     federation.check_origin()
+    if federation.task.modalities:  # else no site need be read here
+        sources = map(federation.sites.source, federation.sites.site_ids)
+        federation.check_modalities([federation.task.lacking(source) for source in sources])
     spent_before(federation, federation.sites.site_ids)  # what is not known is told before all work
     shared, vector = federation.initial
     model = federation.new_model()

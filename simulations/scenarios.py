@@ -120,7 +120,7 @@ def load_scenarios(name: str, overrides: Sequence[str] = ()) -> tuple[dict[int, 
         ConfigError: the file cannot be used, or four scenarios cannot come of it.
     """
     shipped = Path(str(resources.files("fedward.simulations"))) / "papers" / "cme.yaml"
-    path = shipped if name == shipped.stem else find_config(name)
+    path = find_config(name, {shipped.stem: shipped})
     common = [*overrides, "baselines=[local]", "repeat=null"]
     first = load_run_config(path, common).config
     partition = first.data.partition

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ from fedward.common.config.loader import (
     resolved_yaml,
 )
 from fedward.common.config.run import RunConfig
-from fedward.common.errors import ConfigError
+from fedward.common.errors import ConfigError, FedwardError
 from fedward.common.quiet import quiet_third_parties
 from fedward.simulations.console import Display, NullDisplay
 from fedward.simulations.engine import open_grid
@@ -95,14 +96,25 @@ def simulate(
         )
     quiet_third_parties()
     base_dir = (base_dir or Path.cwd()).resolve()
+    before = latest_of(out)
     folder = resume or new_folder(out, config.name)
     write_config(folder, config, base_dir)
     point_latest(out, folder)  # at once: an interrupted run is what `--resume latest` is for
     shown = display or NullDisplay()
     try:
         return _simulate(config, folder, base_dir, display=shown)
+    except FedwardError:
+        if resume is None and not _has_begun(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            point_latest(out, before)
+        raise
     finally:
         shown.close()
+
+
+def _has_begun(folder: Path) -> bool:
+    """Return whether a run has got as far as its first round."""
+    return any(next(folder.rglob(name), None) for name in ("history.jsonl", "checkpoints"))
 
 
 def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Display) -> Run:
@@ -228,11 +240,19 @@ def _write_report(folder: Path, display: Display) -> None:
     write_model_card(folder)
 
 
-def point_latest(out: Path, folder: Path) -> None:
-    """Let `latest` point to the newest run, where the file system has links."""
+def latest_of(out: Path) -> Path | None:
+    """Return the folder that `latest` points to; None where there is none."""
+    link = out / "latest"
+    return link.resolve() if link.is_symlink() else None
+
+
+def point_latest(out: Path, folder: Path | None) -> None:
+    """Let `latest` point to the newest run, where the file system has links; None: to nothing."""
     link = out / "latest"
     try:
         link.unlink(missing_ok=True)
+        if folder is None:
+            return
         link.symlink_to(folder.name if folder.parent == out.resolve() else folder)
     except OSError:
         # Windows without the right to make links: the report's path is printed anyway.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedward.common.config.image import ImageConfig, LossConfig
 from fedward.common.config.run import DataConfig, ModelConfig
-from fedward.common.errors import ConfigError
+from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.images.figures import (
     class_figures,
     class_rows,
@@ -148,9 +148,35 @@ class CtTask:
             )
         return self._new_model()
 
-    @cached_property
+    @property
     def answers(self) -> frozenset[str]:
         """Which of `mask`, `label` and `signs` the network answers with."""
+        return self._seen_at_work[0]
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Which of `image` and `table` the network looks at, as far as the run lets it.
+
+        Raises:
+            ConfigError: none of them.
+        """
+        looks_at = self._seen_at_work[1]
+        found = looks_at & frozenset(self._modalities)
+        if not found:
+            raise ConfigError(
+                f"data.modalities: {self._model.name} looks at {' and '.join(sorted(looks_at))} "
+                f"only, and the run shows it {' and '.join(self._modalities)} only"
+            )
+        return found
+
+    def lacking(self, source: TableSource) -> frozenset[str]:
+        """Return which of `modalities` no row of a site has."""
+        arrays = source.read().arrays
+        return frozenset(name for name in self.modalities if not arrays[HAS + name].any())
+
+    @cached_property
+    def _seen_at_work(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return what the network answers with, and what it looks at, on rows of nobody."""
         nobody = {
             IMAGE: torch.zeros(0, 1, *self.form.size),
             "patient_id": torch.zeros(0, dtype=torch.int64),
@@ -158,8 +184,11 @@ class CtTask:
         }
         if self.layout is not None:
             nobody["features"] = torch.zeros(0, self.layout.stops[-1])
+        batch = _Watched(nobody)
         with seeded_global_torch(0), torch.no_grad():
-            return frozenset(self._new_model().eval()(nobody))
+            answers = frozenset(self._new_model().eval()(batch))
+        looked_at = {IMAGE: "image", "features": "table"}
+        return answers, frozenset(looked_at[key] for key in batch.read if key in looked_at)
 
     @property
     def primary_metric(self) -> str:
@@ -191,6 +220,11 @@ class CtTask:
                 promises.
         """
         table = source.read()
+        if self.lacking(source) == self.modalities:
+            raise SiteDataError(
+                f"no row has {' or '.join(sorted(self.modalities))}, and the network of this run "
+                "looks at nothing else (data.modalities)"
+            )
         held_out = held_out_rows(table, split, site=source.site_id)
         training, testing = table.take(~held_out), table.take(held_out)
         if statistics is None:
@@ -367,6 +401,18 @@ class CtTask:
         for name, member in table.subgroups.items():
             rows[SUBGROUP + name] = torch.from_numpy(member)
         return patient_dataset(rows)
+
+
+class _Watched(dict[str, Tensor]):
+    """A batch that keeps the names of what is read of it."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
 
 
 def _sections(schema: TableSchema, data: DataConfig) -> tuple[ImageConfig, ImageSchema]:

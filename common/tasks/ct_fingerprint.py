@@ -55,6 +55,15 @@ class CtFingerprint:
     def __init__(self, *, private: PrivateStatistic | None = None) -> None:
         self._private = private or Unprotected()
 
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Nothing: no network looks at the scans."""
+        return frozenset()
+
+    def lacking(self, source: TableSource) -> frozenset[str]:
+        """Return nothing."""
+        return frozenset()
+
     def build_model(self) -> nn.Module:
         """Return the network of one number."""
         return OneNumber()

@@ -67,6 +67,15 @@ class EhrClassification:
         self._private = private or Unprotected()
         self._own_models = own_models
 
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Nothing: a row is a row of the table."""
+        return frozenset()
+
+    def lacking(self, source: TableSource) -> frozenset[str]:
+        """Return nothing."""
+        return frozenset()
+
     def build_model(self) -> nn.Module:
         """Return a freshly initialised model; the caller seeds torch."""
         return build(

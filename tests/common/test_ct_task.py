@@ -9,7 +9,7 @@ import torch
 from fedward.client.optimizers import OptimizerSettings
 from fedward.client.sampling import ShuffleSampler
 from fedward.client.training import PlainStep, train_locally
-from fedward.common.errors import ConfigError
+from fedward.common.errors import ConfigError, SiteDataError
 from fedward.common.images.figures import mask_figures, primary_mask_figure
 from fedward.common.randomness import seeded_global_torch, torch_generator
 from fedward.common.task import PatientDataset, Split
@@ -74,6 +74,29 @@ def test_a_row_that_lacks_something_trains_what_it_has(lacking: str) -> None:
     if lacking == "mask":
         other = {**rows, "mask": torch.where(flags[:, None, None, None], rows["mask"], 1)}
         assert torch.equal(losses, task.loss_per_sample(outputs, other))
+
+
+def test_a_task_knows_what_its_network_looks_at_and_what_a_site_lacks() -> None:
+    every = list(range(60))
+    task = task_of()
+    assert task.modalities == {"image", "table"}
+    assert task.lacking(Balls("a", 20)) == frozenset()
+    assert task.lacking(Balls("a", 20, lacks={"table": [0, 1, 2]})) == frozenset()
+    no_table, no_image = (Balls("a", 40, lacks={name: every}) for name in ("table", "image"))
+    assert task.lacking(no_table) == {"table"}
+    assert task.lacking(no_image) == {"image"}
+    task.datasets(no_image, SPLIT)
+    masked = task_of(data=data_section(modalities=["table"]))
+    assert masked.modalities == {"table"}
+    assert masked.lacking(no_image) == frozenset()
+    with pytest.raises(SiteDataError, match="no row has table"):
+        masked.datasets(no_table, SPLIT)
+
+
+def test_a_network_that_is_shown_nothing_of_what_it_looks_at_is_refused() -> None:
+    unetr = task_of(data=data_section(modalities=["table"]), model={"name": "unetr"})
+    with pytest.raises(ConfigError, match="unetr looks at image only, and the run shows it table"):
+        _ = unetr.modalities
 
 
 def test_training_finds_the_balls_and_tells_them_apart() -> None:

@@ -27,6 +27,7 @@ from fedward.common.config.loader import load_run_config
 from fedward.common.config.run import RunConfig
 from fedward.common.config.site import load_site_config
 from fedward.common.deployment import make_request
+from fedward.common.errors import ConfigError
 from fedward.common.keys import load_key, make_key, write_private
 from fedward.common.request import sign_request
 from fedward.common.tables.split import held_out_rows
@@ -259,6 +260,26 @@ def test_figures_of_classes_stay_where_a_few_patients_have_no_label() -> None:
         return value
 
     assert [cleared(20), cleared(18), cleared(15), cleared(3)] == [0.2, None, 0.2, None]
+
+
+def test_a_modality_that_no_hospital_has_is_refused_before_round_1(
+    made: Made, tmp_path: Path
+) -> None:
+    tables = [made.home(site) / "scans" / "patients.csv" for site in SITES]
+    kept = [table.read_text() for table in tables]
+    try:
+        for table, text in zip(tables[1:], kept[1:], strict=True):
+            table.write_text(text.splitlines()[0] + "\n")
+        made.run(load_run_config(made.folder / "run.yaml", ["rounds=1"]).config, tmp_path / "some")
+        tables[0].write_text(kept[0].splitlines()[0] + "\n")
+        with pytest.raises(
+            ConfigError, match=r"uscnet looks at table, which no row of any of the 3"
+        ):
+            made.run(made.config, tmp_path / "none")
+        assert not (tmp_path / "none" / "history.jsonl").exists()
+    finally:
+        for table, text in zip(tables, kept, strict=True):
+            table.write_text(text)
 
 
 def test_a_withdrawn_patient_is_used_nowhere(made: Made) -> None:

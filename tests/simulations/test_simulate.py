@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from fedward.common.config.loader import load_run_config
 from fedward.common.config.run import RunConfig
+from fedward.common.errors import ConfigError
 from fedward.server.history import read_history
 from fedward.simulations.cli import find_config, main
 from fedward.simulations.simulate import Run, simulate
@@ -265,6 +266,20 @@ def test_a_run_is_not_resumed_with_another_configuration(
     arguments = ["quickstart", "--resume", str(done.folder), "--set", "local.learning_rate=0.5"]
     assert main([*arguments, "--out", str(tmp_path)]) == 2
     assert "another configuration" in capsys.readouterr().err
+
+
+def test_a_run_that_never_began_leaves_nothing_and_latest_stays(
+    finished: Run, tmp_path: Path
+) -> None:
+    nowhere = "model.init=nowhere.safetensors"
+    with pytest.raises(ConfigError, match="there is no file"):
+        run(tmp_path, nowhere)
+    assert list(tmp_path.iterdir()) == []
+    done = run(tmp_path, "rounds=1")
+    with pytest.raises(ConfigError, match="there is no file"):
+        run(tmp_path, nowhere)
+    assert (tmp_path / "latest").resolve() == done.folder
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", done.folder.name}
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
