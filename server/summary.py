@@ -69,6 +69,7 @@ def summarise(
             "received": sum(e.bytes_received or 0 for e in history),
         },
         "peak_memory_bytes": None,
+        **_earlier(study),
         **watched,
         **privacy_summary(study, history, sorted(baselines)),
     }
@@ -99,6 +100,12 @@ def monitor_summary(config: RunConfig, num_sites: int, history: Sequence[Entry])
         },
         "federation_saturated_from": _saturated_from(own_rounds),
     }
+
+
+def _earlier(study: Study) -> dict[str, Any]:
+    """Return the runs that trained the first model, where there are any."""
+    keys = [run.run_key for run in study.origin.runs]
+    return {"goes_on_from": keys} if keys else {}
 
 
 def _is_watched(config: RunConfig) -> bool:

@@ -50,6 +50,7 @@ def _head(run: RunRecord) -> str:
     rows = [
         ("Task", facts.get("task")),
         ("Model", facts.get("model")),
+        ("Goes on from", facts.get("goes_on_from")),
         ("Strategy", facts.get("strategy")),
         ("Rounds", facts.get("rounds_run")),
         ("Ended by", facts.get("stopped_by")),

@@ -163,6 +163,9 @@ def parse_run(summary: Mapping[str, Any], config_text: str = "") -> RunRecord:
     plain = {k: v for k, v in summary.items() if not isinstance(v, (dict, list))}
     kept = ("versions", "seconds", "bytes", "monitor", "privacy")
     nested = {k: summary[k] for k in kept if _is_dict(summary.get(k))}
+    earlier = summary.get("goes_on_from")
+    if isinstance(earlier, list):
+        plain["goes_on_from"] = ", ".join(map(str, earlier))
     return RunRecord(
         facts={**plain, **nested},
         federated=_arm(summary),

@@ -272,9 +272,7 @@ def test_a_modality_that_no_hospital_has_is_refused_before_round_1(
             table.write_text(text.splitlines()[0] + "\n")
         made.run(load_run_config(made.folder / "run.yaml", ["rounds=1"]).config, tmp_path / "some")
         tables[0].write_text(kept[0].splitlines()[0] + "\n")
-        with pytest.raises(
-            ConfigError, match=r"uscnet looks at table, which no row of any of the 3"
-        ):
+        with pytest.raises(ConfigError, match=r"uscnet looks at table, which no row of any of"):
             made.run(made.config, tmp_path / "none")
         assert not (tmp_path / "none" / "history.jsonl").exists()
     finally:

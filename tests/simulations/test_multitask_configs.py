@@ -13,6 +13,14 @@ from fedward.common.tasks.ct import CtTask
 from fedward.simulations.cli import find_config
 from fedward.simulations.simulate import Run, simulate
 
+SMALL_DSMT = (
+    "rounds=1",
+    "local.epochs=1",
+    "data.phantom.patients={north: 12, east: 10, south: 10}",
+    "data.phantom.size=48",
+    "data.image.size=[24, 24, 24]",
+    "data.image.spacing_mm=[2, 2, 2]",
+)
 PLAIN = ("engine.name=inprocess", "baselines=[]")
 
 
@@ -101,20 +109,12 @@ def test_the_second_stage_goes_on_from_the_model_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDWARD_CACHE_DIR", str(tmp_path / "cache"))
-    small = (
-        "rounds=1",
-        "local.epochs=1",
-        "data.phantom.patients={north: 12, east: 10, south: 10}",
-        "data.phantom.size=48",
-        "data.image.size=[24, 24, 24]",
-        "data.image.spacing_mm=[2, 2, 2]",
-    )
-    first = run_of("dsmt_phantom", tmp_path / "first", *small)
+    first = run_of("dsmt_phantom", tmp_path / "first", *SMALL_DSMT)
     # Lucency and retraction have figures of their own.
     assert of_all_sites(first, "auroc.lucency")["n"] == of_all_sites(first, "auroc")["n"]
     start = first.folder / "model.safetensors"
     second = run_of(
-        "dsmt_phantom", tmp_path / "second", *small, f"model.init={start}", "model.stage=label"
+        "dsmt_phantom", tmp_path / "second", *SMALL_DSMT, f"model.init={start}", "model.stage=label"
     )
     before, after = load_file(start), load_file(second.folder / "model.safetensors")
     moved = {name for name in before if (before[name] - after[name]).abs().max() > 1e-5}
@@ -124,4 +124,31 @@ def test_the_second_stage_goes_on_from_the_model_of_the_first(
     # An average of equal weights is equal up to rounding.
     for name, value in before.items():
         if name.startswith(frozen):
+            torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_both_stages_share_one_privacy_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDWARD_CACHE_DIR", str(tmp_path / "cache"))
+    private = (
+        *SMALL_DSMT,
+        "privacy={mode: dp-sgd, epsilon: 4, delta: 0.01, max_grad_norm: 1.0}",
+        "data.statistics=schema",
+        "data.validation_fraction=0",
+        "local.channels_last=false",
+    )
+    first = run_of("dsmt_phantom", tmp_path / "first", *private)
+    start = first.folder / "model.safetensors"
+    stage = (f"model.init={start}", "model.stage=label", "privacy.epsilon=8")
+    second = run_of("dsmt_phantom", tmp_path / "second", *private, *stage)
+    for site, found in second.summary["sites"].items():
+        before = first.summary["sites"][site]["epsilon"]
+        assert before <= 4 < 7.8 < found["epsilon"] <= 8, site
+    before, after = load_file(start), load_file(second.folder / "model.safetensors")
+    assert (before["heads.label.2.weight"] - after["heads.label.2.weight"]).abs().max() > 1e-3
+    # No noise on what is frozen, which would cost nothing and spoil it.
+    for name, value in before.items():
+        if name.startswith(("decoder.", "heads.sign-", "local.levels.0.")):
             torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6)

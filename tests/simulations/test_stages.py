@@ -71,6 +71,8 @@ def test_the_second_stage_goes_on_from_what_the_first_has_spent(first: Run, tmp_
     for site, epsilon in spent(third).items():
         all_three = [s for one in (first, second, third) for s in segments(one, site)]
         assert epsilon == pytest.approx(epsilon_of(all_three, 1e-3))
+    assert third.summary["goes_on_from"] == ["first-federated-seed23", "second-federated-seed23"]
+    assert "Goes on from: first-federated-seed23" in (third.folder / "model_card.md").read_text()
     origin = Origin.of_file(third.folder / "model.safetensors")
     keys = [f"{name}-federated-seed23" for name in ("first", "second", "third")]
     assert origin == Origin(tuple(TrainedIn(key, "dp-sgd") for key in keys))
