@@ -80,8 +80,16 @@ class Coordinator:
     on_line: Line
 
 
-def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
+def run_request(
+    request: RunRequest, here: Coordinator, folder: Path, *, report: bool = True
+) -> None:
     """Run `request` in `folder`, going on from its newest checkpoint, and hand out the model.
+
+    Args:
+        request: signed and read.
+        here: who holds the run.
+        folder: of the run.
+        report: whether to write report, plots and model card; `fedward report` does it later.
 
     Raises:
         FedwardError: as its subclasses say; the folder holds what there is until then.
@@ -113,7 +121,8 @@ def run_request(request: RunRequest, here: Coordinator, folder: Path) -> None:
     summary["seconds"] = {**summary.get("seconds", {}), "total": seconds}
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     if outcome is not None:
-        _write_report(folder)
+        if report:
+            _write_report(folder)
         _hand_out(_release(study, request, outcome), here, folder, audit)
     if synthesis is not None:
         here.on_line(f"write the rows as tables: fedward synth federated --from {folder}")

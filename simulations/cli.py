@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="RUN", help="go on with a run: its folder, its name, or `latest`"
     )
     parser.add_argument(
+        "--no-report",
+        action="store_false",
+        dest="report",
+        help="write no report, plots and model card; `fedward report RUN` does it later",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print summary.json and nothing else on standard output"
     )
 
@@ -114,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
             out=args.out,
             resume=resume,
             display=make_display(as_json=args.json),
+            report=args.report,
         )
     except ConfigError as error:
         raise ConfigError(_located(loaded, str(error))) from error

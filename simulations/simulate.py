@@ -70,13 +70,14 @@ class Run:
         return model
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - what, where, and how it is shown
     config: RunConfig,
     *,
     base_dir: Path | None = None,
     out: Path = Path("runs"),
     resume: Path | None = None,
     display: Display | None = None,
+    report: bool = True,
 ) -> Run:
     """Run `config` with all its repetitions and baselines, and return the run.
 
@@ -86,6 +87,7 @@ def simulate(
         out: where the run folder is made.
         resume: a run folder to go on with; `config` must be its configuration.
         display: shows progress; none by default.
+        report: whether to write report, plots and model card; `fedward report` does it later.
 
     Raises:
         FedwardError: as its subclasses say.
@@ -102,7 +104,7 @@ def simulate(
     point_latest(out, folder)  # at once: an interrupted run is what `--resume latest` is for
     shown = display or NullDisplay()
     try:
-        return _simulate(config, folder, base_dir, display=shown)
+        return _simulate(config, folder, base_dir, display=shown, report=report)
     except FedwardError:
         if resume is None and not _has_begun(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +119,9 @@ def _has_begun(folder: Path) -> bool:
     return any(next(folder.rglob(name), None) for name in ("history.jsonl", "checkpoints"))
 
 
-def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Display) -> Run:
+def _simulate(
+    config: RunConfig, folder: Path, base_dir: Path, *, display: Display, report: bool
+) -> Run:
     started = time.perf_counter()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     # Ray and its actors first: they import torch while this process does.
@@ -132,7 +136,8 @@ def _simulate(config: RunConfig, folder: Path, base_dir: Path, *, display: Displ
     summary["seconds"]["start_up"] = round(grid.ready_after_s, 3)
     summary["peak_memory_bytes"] = memory.peak_bytes
     write_json(folder / "summary.json", summary)
-    _write_report(folder, display)
+    if report:
+        _write_report(folder, display)
     run = Run(folder)
     display.finish(run.summary, folder)
     return run
@@ -144,10 +149,10 @@ def _run_all(
     from fedward.server.summary import combine
     from fedward.simulations.repetition import run_repetition
 
-    if config.data.phantom is not None:
+    if config.data.to_make is not None:
         from fedward.simulations.image_sites import make_phantoms
 
-        make_phantoms(config.data.phantom, say=display.phase)
+        make_phantoms(config.data.to_make, say=display.phase)
     repetitions = expand_repeats(config)
     if len(repetitions) == 1:
         return run_repetition(config, repetitions[0], folder, base_dir, grid=grid, display=display)

@@ -46,7 +46,9 @@ class Person:
 def run(made: Consortium, person: Person, folder: Path, *overrides: str) -> None:
     text = made.signed(heart_disease("rounds=1", *overrides))
     grid = HospitalGrid({site: made.open(site) for site in SITES}, text)
-    run_request(made.read(text), Coordinator(made.server, grid, grid.nodes, person), folder)
+    run_request(
+        made.read(text), Coordinator(made.server, grid, grid.nodes, person), folder, report=False
+    )
 
 
 def trained(folder: Path) -> set[str]:

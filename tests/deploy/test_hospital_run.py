@@ -35,13 +35,18 @@ def opened(made: Consortium) -> dict[str, Hospital]:
 
 
 def run(
-    made: Consortium, config: RunConfig, folder: Path, hospitals: dict[str, Hospital] | None = None
+    made: Consortium,
+    config: RunConfig,
+    folder: Path,
+    hospitals: dict[str, Hospital] | None = None,
+    *,
+    report: bool = False,
 ) -> list[str]:
     text = made.signed(config)
     grid = HospitalGrid(hospitals or opened(made), text)
     lines: list[str] = []
     here = Coordinator(made.server, grid, grid.nodes, lines.append)
-    run_request(made.read(text), here, folder)
+    run_request(made.read(text), here, folder, report=report)
     return lines
 
 
@@ -55,7 +60,9 @@ def test_the_same_configuration_simulated_and_deployed_gives_the_same_model(
         overrides += ["model.name=mlp", "model.hidden=[8]", "model.norm=layer"]
     config = heart_disease(*overrides)
     run(make_consortium(tmp_path / "c", data_dir), config, tmp_path / "deployed")
-    here = simulate(config, base_dir=find_config("heart_disease").parent, out=tmp_path / "runs")
+    here = simulate(
+        config, base_dir=find_config("heart_disease").parent, out=tmp_path / "runs", report=False
+    )
     deployed = load_file(tmp_path / "deployed" / "model.safetensors")
     simulated = load_file(here.folder / "model.safetensors")
     assert deployed.keys() == simulated.keys()
@@ -67,7 +74,8 @@ def test_a_deployed_run_leaves_the_same_folder_as_a_simulated_one(
     tmp_path: Path, data_dir: Path
 ) -> None:
     made = make_consortium(tmp_path / "c", data_dir)
-    lines = run(made, heart_disease("baselines=[local,pooled]"), tmp_path / "run")
+    config = heart_disease("baselines=[local,pooled]")
+    lines = run(made, config, tmp_path / "run", report=True)
     assert [line for line in lines if line.startswith("baseline pooled: left out")]
     folder = tmp_path / "run"
     for name in (

@@ -24,7 +24,7 @@ FAST = [
 
 def run(out: Path, *overrides: str, **keys: Any) -> Run:
     config = load_run_config(QUICKSTART, [*FAST, *overrides]).config
-    return simulate(config, base_dir=QUICKSTART.parent, out=out, **keys)
+    return simulate(config, base_dir=QUICKSTART.parent, out=out, **{"report": False, **keys})
 
 
 def weights(finished: Run) -> dict[str, np.ndarray]:

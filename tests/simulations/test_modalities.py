@@ -55,7 +55,7 @@ def test_what_one_site_lacks_is_trained_at_the_other_and_what_nobody_has_is_refu
 ) -> None:
     config = load_run_config(folder / "run.yaml").config
     without_rows(folder / "north" / "patients.csv")
-    done = simulate(config, base_dir=folder, out=folder / "runs")
+    done = simulate(config, base_dir=folder, out=folder / "runs", report=False)
     assert done.summary["stopped_by"] == "rounds"
     without_rows(folder / "south" / "patients.csv")
     with pytest.raises(ConfigError, match="concat-fusion looks at table, which no row of any of"):

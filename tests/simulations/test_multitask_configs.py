@@ -34,7 +34,7 @@ def task_of(name: str, *overrides: str) -> CtTask:
 def run_of(name: str, folder: Path, *overrides: str) -> Run:
     path = find_config(name)
     config = load_run_config(path, [*PLAIN, *overrides]).config
-    return simulate(config, base_dir=path.parent, out=folder)
+    return simulate(config, base_dir=path.parent, out=folder, report=False)
 
 
 def of_all_sites(run: Run, figure: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ OWN = [
 
 def run(out: Path, *overrides: str, **keys: Any) -> Run:
     config = load_run_config(QUICKSTART, [*FAST, *OWN, *overrides]).config
-    return simulate(config, base_dir=QUICKSTART.parent, out=out, **keys)
+    return simulate(config, base_dir=QUICKSTART.parent, out=out, **{"report": False, **keys})
 
 
 @pytest.fixture(scope="module")

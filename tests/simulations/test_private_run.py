@@ -27,7 +27,7 @@ PRIVATE = [
 
 def run(out: Path, *overrides: str, **keys: Any) -> Run:
     config = load_run_config(QUICKSTART, [*FAST, *overrides]).config
-    return simulate(config, base_dir=QUICKSTART.parent, out=out, **keys)
+    return simulate(config, base_dir=QUICKSTART.parent, out=out, **{"report": False, **keys})
 
 
 def lines(finished: Run) -> list[dict[str, Any]]:

@@ -39,7 +39,9 @@ def config(*overrides: str) -> RunConfig:
 
 
 def run(out: Path, *overrides: str, **keys: Any) -> Run:
-    return simulate(config(*overrides), base_dir=QUICKSTART.parent, out=out, **keys)
+    return simulate(
+        config(*overrides), base_dir=QUICKSTART.parent, out=out, **{"report": False, **keys}
+    )
 
 
 def weights(finished: Run) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(tmp_path_factory.mktemp("runs"), "rounds=6", "baselines=[local,pooled]")
+    return run(tmp_path_factory.mktemp("runs"), "rounds=6", "baselines=[local,pooled]", report=True)
 
 
 def test_a_run_leaves_everything_that_the_contract_names(finished: Run) -> None:

@@ -29,7 +29,7 @@ SITES = 5
 def run(out: Path, *changes: str, after: Run | None = None, **keys: Any) -> Run:
     start = () if after is None else (f"model.init={after.folder / 'model.safetensors'}",)
     config = load_run_config(QUICKSTART, [*FAST, *start, *changes]).config
-    return simulate(config, base_dir=QUICKSTART.parent, out=out, **keys)
+    return simulate(config, base_dir=QUICKSTART.parent, out=out, **{"report": False, **keys})
 
 
 def spent(finished: Run) -> dict[str, float]:
@@ -67,7 +67,7 @@ def test_the_second_stage_goes_on_from_what_the_first_has_spent(first: Run, tmp_
     claim = second.summary["privacy"]
     assert claim["epsilon"] == max(spent(second).values())
     assert "first-federated-seed23" in claim["composition"]
-    third = run(tmp_path, *PRIVATE, "privacy.epsilon=8", "name=third", after=second)
+    third = run(tmp_path, *PRIVATE, "privacy.epsilon=8", "name=third", after=second, report=True)
     for site, epsilon in spent(third).items():
         all_three = [s for one in (first, second, third) for s in segments(one, site)]
         assert epsilon == pytest.approx(epsilon_of(all_three, 1e-3))
