@@ -44,7 +44,9 @@ def make_request(
     check_deployable(config)
     schema = load_schema(config.data.schema_name, base_dir)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    simulated = ("root", "sites", "partition", "phantom", "shuffle_labels_except")
+    simulated = (
+        "root", "sites", "partition", "phantom", "pictures", "shuffle_labels_except",
+    )  # fmt: skip
     data = config.data.model_copy(update=dict.fromkeys(simulated))
     model = _with_base(config, base_dir, schema)
     asked = config.model_copy(update={"data": data, "model": model, "engine": EngineConfig()})

@@ -1,4 +1,4 @@
-"""Sites of a simulation that have images: folders of scans, and phantoms that are made first."""
+"""Sites of a simulation that have images: files of them, and phantoms that are made first."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fedward.client.data.source import FileSource
-from fedward.common.config.image import ImageConfig, PhantomConfig
+from fedward.common.config.image import ImageConfig, PhantomConfig, PicturesConfig
 from fedward.common.config.run import DataConfig
 from fedward.common.errors import ConfigError
 from fedward.common.tables.schema import TableSchema
@@ -51,23 +51,25 @@ def open_source(
 
 def phantom_sources(data: DataConfig, schema: TableSchema) -> dict[str, Callable[[], TableSource]]:
     """Return how to open each site of a cohort of phantoms, which is made if it is not there."""
-    assert data.phantom is not None
-    folder = make_phantoms(data.phantom)
+    assert data.to_make is not None
+    folder = make_phantoms(data.to_make)
+    # A site of CT is a folder of scans, a site of pictures one file of arrays.
+    suffix = ".npz" if isinstance(data.to_make, PicturesConfig) else ""
     return {
-        site: partial(open_source, site, folder / site, schema, data.image)
-        for site in data.phantom.patients
+        site: partial(open_source, site, folder / f"{site}{suffix}", schema, data.image)
+        for site in data.to_make.patients
     }
 
 
-def make_phantoms(config: PhantomConfig, *, say: Callable[[str], None] = lambda text: None) -> Path:
+def make_phantoms(
+    config: PhantomConfig | PicturesConfig, *, say: Callable[[str], None] = lambda text: None
+) -> Path:
     """Return the folder of a cohort of phantoms, which is made once.
 
     Args:
         config: what it is made of.
         say: told what is done, a line at a time.
     """
-    from fedward.synth.phantom.cohort import cohort_key, make_cohort
-
     total = sum(config.patients.values())
     told = 0
 
@@ -75,9 +77,18 @@ def make_phantoms(config: PhantomConfig, *, say: Callable[[str], None] = lambda 
         nonlocal told
         if done * TENTHS // total > told:
             told = done * TENTHS // total
-            say(f"CT phantoms: {done} of {total}")
+            say(f"{what}: {done} of {total}")
 
-    folder = cache_dir() / "phantoms" / cohort_key(config)
+    # What draws them takes seconds to import.
+    if isinstance(config, PicturesConfig):
+        from fedward.synth.pictures.cohort import make_pictures, pictures_key
+
+        what, key, make = "patients' pictures", pictures_key(config), partial(make_pictures, config)
+    else:
+        from fedward.synth.phantom.cohort import cohort_key, make_cohort
+
+        what, key, make = "CT phantoms", cohort_key(config), partial(make_cohort, config)
+    folder = cache_dir() / "phantoms" / key
     if not folder.exists():
-        say(f"making {total} CT phantoms in {folder} (once)")
-    return make_cohort(config, folder, progress=progress)
+        say(f"making {total} {what} in {folder} (once)")
+    return make(folder, progress=progress)

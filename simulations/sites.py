@@ -168,7 +168,7 @@ def pool(datasets: Iterable[PatientDataset]) -> PatientDataset:
 
 def _sites(data: DataConfig, schema: TableSchema, seed: int, base_dir: Path) -> SimulatedSites:
     assert data.root is not None
-    if data.phantom is not None:
+    if data.to_make is not None:
         return SimulatedSites(phantom_sources(data, schema))
     if data.sites is not None:
         root = resolve_root(data.root, base_dir)

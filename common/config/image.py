@@ -1,4 +1,4 @@
-"""The keys of `run.yaml` that are about images: `data.image`, `data.phantom` and `loss`."""
+"""The keys of `run.yaml` that are about images: `data.image`, what is made for it, and `loss`."""
 
 from typing import Annotated, Literal
 
@@ -57,6 +57,22 @@ class PhantomConfig(Section):
     """How the scans are written."""
     missing: Share = 0.1
     """Share of the clinical values that are left out."""
+    seed: Seed
+    """Of the cohort; the run's own seed does not change it."""
+
+
+class PicturesConfig(Section):
+    """A cohort of phantoms of pictures, made when it is first used (see `fedward synth phantom`).
+
+    Their labels follow from the picture alone, nothing is missing, and a site is one `.npz` file.
+    """
+
+    kind: Literal["skin", "retina"]
+    """Spots of the skin, one picture per patient; or volumes of four B-scans of the retina."""
+    patients: dict[SiteName, Positive] = Field(min_length=1)
+    """How many patients each site has; each site has a camera or scanner of its own."""
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+    """Pixels along each side; a patient is the same one at any size."""
     seed: Seed
     """Of the cohort; the run's own seed does not change it."""
 

@@ -8,7 +8,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedward.common.config.image import ImageConfig, LossConfig, PhantomConfig
+from fedward.common.config.image import (
+    ImageConfig,
+    LossConfig,
+    PhantomConfig,
+    PicturesConfig,
+)
 from fedward.common.config.low_rank import LowRankConfig
 from fedward.common.config.monitor import MonitorConfig
 from fedward.common.config.privacy import PrivacyConfig, unaccounted, uncovered
@@ -107,20 +112,28 @@ class DataConfig(Section):
     """What a model may look at; the others are masked, as if they were missing."""
     phantom: PhantomConfig | None = None
     """With `root: phantom`: the cohort to make."""
+    pictures: PicturesConfig | None = None
+    """With `root: phantom`: a cohort of pictures instead of CT."""
     shuffle_labels_except: tuple[str, ...] | None = Field(default=None, strict=False)
     """A control: permute the training labels of every site not named here."""
 
     @model_validator(mode="after")
     def _sites_or_partition(self) -> "DataConfig":
-        if (self.phantom is not None) != (self.root == "phantom"):
-            raise ValueError("phantom: it goes with `root: phantom`, and the other way round")
-        given = (self.sites, self.partition, self.phantom)
+        if (self.to_make is not None) != (self.root == "phantom"):
+            key = "phantom" if self.pictures is None else "pictures"
+            raise ValueError(f"{key}: it goes with `root: phantom`, and the other way round")
+        given = (self.sites, self.partition, self.phantom, self.pictures)
         named = sum(one is not None for one in given)
         if named > 1 or (named == 0 and self.root is not None):
-            raise ValueError("give exactly one of `sites`, `partition` and `phantom`")
+            raise ValueError("give exactly one of `sites`, `partition`, `phantom`, `pictures`")
         if named and self.root is None:
             raise ValueError("root: `sites` and `partition` need one")
         return self
+
+    @property
+    def to_make(self) -> PhantomConfig | PicturesConfig | None:
+        """The phantoms that the run asks for, if any."""
+        return self.phantom or self.pictures
 
     @property
     def is_simulated(self) -> bool:

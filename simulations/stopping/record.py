@@ -38,10 +38,10 @@ def recorded_config(config: RunConfig) -> RunConfig:
 
 def make_cohort(config: RunConfig, say: Callable[[str], None]) -> None:
     """Make the phantoms that the configuration asks for, if any."""
-    if config.data.phantom is not None:
+    if config.data.to_make is not None:
         from fedward.simulations.image_sites import make_phantoms
 
-        make_phantoms(config.data.phantom, say=say)
+        make_phantoms(config.data.to_make, say=say)
 
 
 def record(

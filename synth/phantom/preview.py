@@ -6,15 +6,14 @@ the left; Y, X are the rows and columns of a picture.
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from fedward.common.config.image import PhantomConfig
-from fedward.common.errors import StorageError
 from fedward.synth.phantom.case import Kind, Phantom
 from fedward.synth.phantom.cohort import phantoms_of
 from fedward.synth.phantom.scanner import scanner_of
+from fedward.synth.sheet import new_sheet, outline, write_sheet
 
 _WINDOW_HU: dict[Kind, tuple[int, int]] = {
     "stones": (-200, 1000),
@@ -22,8 +21,6 @@ _WINDOW_HU: dict[Kind, tuple[int, int]] = {
     "nodules": (-1150, 350),
 }
 _PER_SITE: dict[Kind, int] = {"stones": 6, "abdomen": 2, "nodules": 6}
-_COLOURS = ("#ffb000", "#00b4ff")
-_INCHES = 1.9
 
 
 def write_preview(config: PhantomConfig, path: Path) -> None:
@@ -35,24 +32,15 @@ def write_preview(config: PhantomConfig, path: Path) -> None:
         StorageError: the file cannot be written.
     """
     columns = min(_PER_SITE[config.kind], max(config.patients.values()))
-    size = (columns * _INCHES, len(config.patients) * (_INCHES + 0.25))
-    figure = Figure(figsize=size, layout="compressed")
-    FigureCanvasAgg(figure)
-    axes_SP = figure.subplots(len(config.patients), columns, squeeze=False)
+    figure, axes_SP = new_sheet(len(config.patients), columns)
     for index, site in enumerate(config.patients):
         scanner = scanner_of(index)
-        for axes in axes_SP[index]:
-            axes.set_axis_off()
         patients = phantoms_of(config, site, most=columns)
         for axes, (_, phantom) in zip(axes_SP[index], patients, strict=False):
             _show(axes, config.kind, phantom)
         title = f"{site}: {scanner.slice_mm:g} mm, {scanner.kernel}"
         axes_SP[index][0].set_title(title, loc="left", fontsize=8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130, format="png")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+    write_sheet(figure, path)
 
 
 def _show(axes: Axes, kind: Kind, phantom: Phantom) -> None:
@@ -64,9 +52,7 @@ def _show(axes: Axes, kind: Kind, phantom: Phantom) -> None:
     picture_YX = phantom.voxels_DHW.take(index, axis)
     axes.imshow(picture_YX, cmap="gray", vmin=low, vmax=high, aspect=row_mm / width_mm)
     mask_YX = phantom.mask_DHW.take(index, axis)
-    for value, colour in zip(range(1, len(phantom.structures) + 1), _COLOURS, strict=False):
-        if (mask_YX == value).any():
-            axes.contour(mask_YX == value, levels=[0.5], colors=[colour], linewidths=0.7)
+    outline(axes, np.asarray(mask_YX))
     if kind == "abdomen":
         axes.invert_yaxis()  # the head on top
     if phantom.lesions:
