@@ -1,6 +1,6 @@
 """Does learning masks and classes together pay? One federation, with a network of both or of one.
 
-    python -m tests.benchmarks.ct_tasks resformer|dsmt-net [--seeds 3]
+    python -m tests.benchmarks.ct_tasks resformer|dsmt-net [--seeds 3] [--set KEY=VALUE]
 
 Arms are the shipped configuration with keys of its network changed, as `--set` changes them, all
 federated. A seed draws the split into training and test patients, the first weights and the
@@ -55,10 +55,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="1 to this number (at least 3)")
+    parser.add_argument("--only", nargs="*", metavar="ARM", help="beside the whole network")
+    parser.add_argument("--set", action="append", default=[], dest="common", metavar="KEY=VALUE")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each")
     args = parser.parse_args()
     quiet_third_parties()
     name, arms = ARMS[args.network]
+    arms = {
+        arm: (*args.common, *own)
+        for arm, own in arms.items()
+        if not args.only or arm in (WHOLE, *args.only)
+    }
     phantom = load_run_config(find_config(name)).config.data.phantom
     if phantom is not None:
         make_phantoms(phantom, say=partial(print, flush=True))
