@@ -43,7 +43,7 @@ def make_request(
     """
     check_deployable(config)
     schema = load_schema(config.data.schema_name, base_dir)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     simulated = (
         "root", "sites", "partition", "phantom", "pictures", "shuffle_labels_except",
     )  # fmt: skip

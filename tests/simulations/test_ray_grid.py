@@ -85,6 +85,12 @@ def test_every_site_is_answered_once(grid: RayGrid, tmp_path: Path, stacked: boo
     assert ask(grid) == ALL
 
 
+def test_actors_do_not_yield_to_every_other_process(grid: RayGrid, tmp_path: Path) -> None:
+    grid.prepare(partial(Adder, tmp_path), NODES, stacked=False)
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in grid.actor_pids()} == {here}
+
+
 def test_both_engines_give_the_same_replies(grid: RayGrid, tmp_path: Path) -> None:
     alone = InProcessGrid()
     for engine in (grid, alone):

@@ -78,6 +78,7 @@ def test_the_second_stage_goes_on_from_what_the_first_has_spent(first: Run, tmp_
     assert origin == Origin(tuple(TrainedIn(key, "dp-sgd") for key in keys))
 
 
+@pytest.mark.slow
 def test_a_second_stage_with_its_noise_given_tells_what_both_have_spent(
     first: Run, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_second_stage_with_its_noise_given_tells_what_both_have_spent(
         assert epsilon == pytest.approx(epsilon_of([*segments(first, site), *own], 1e-3))
 
 
+@pytest.mark.slow
 def test_a_second_stage_that_is_resumed_counts_the_first_once(first: Run, tmp_path: Path) -> None:
     keys = (*PRIVATE, "privacy.epsilon=6", "rounds=3")
     whole = run(tmp_path / "whole", *keys, after=first)
@@ -97,6 +99,7 @@ def test_a_second_stage_that_is_resumed_counts_the_first_once(first: Run, tmp_pa
     assert spent(resumed) == spent(whole)
 
 
+@pytest.mark.slow
 def test_baselines_go_on_too(first: Run, tmp_path: Path) -> None:
     changes = ("privacy.epsilon=6", "baselines=[local, pooled]")
     second = run(tmp_path, *PRIVATE, *changes, after=first)
@@ -139,6 +142,7 @@ def test_stages_whose_prices_do_not_add_up_are_refused(
     assert all(6 < epsilon <= 9 for epsilon in spent(second).values())
 
 
+@pytest.mark.slow
 def test_a_first_stage_without_a_promise_is_named(tmp_path: Path) -> None:
     plain = run(tmp_path, "name=plain", "rounds=1")
     second = run(tmp_path, *PRIVATE, "privacy.epsilon=3", after=plain)
