@@ -25,6 +25,7 @@ from fedward.common.config.loader import plain_values, run_config_from_dict
 from fedward.common.config.run import RunConfig
 from fedward.common.errors import ConfigError, StorageError, TrustError
 from fedward.common.keys import write_private
+from fedward.common.origin import Origin
 from fedward.common.parameters import ParameterSet
 from fedward.common.release import Release, verify_release
 from fedward.common.study import Study
@@ -71,6 +72,13 @@ class TrainedModel:
     def name(self) -> str:
         """Of the run."""
         return str(self.facts["name"])
+
+    @property
+    def origin(self) -> Origin:
+        """Which runs trained it, as far as the header says."""
+        if "run_key" in self.facts:
+            return Origin.of_release(self.facts["run_key"], self.facts["config"])
+        return Origin.of_pairs(self.facts.get("origin", []))
 
     @property
     def round(self) -> int:
@@ -159,12 +167,15 @@ def study_of_model(config: RunConfig, schema: TableSchema, *, own_models: bool) 
     )
 
 
-def unsigned_header(config: RunConfig, schema: TableSchema, *, round_number: int = 0) -> str:
+def unsigned_header(
+    config: RunConfig, schema: TableSchema, *, round_number: int = 0, origin: Origin | None = None
+) -> str:
     """Return the header of a model that no coordinator has signed."""
     return json.dumps(
         {
             "name": config.name,
             "round": round_number,
+            "origin": [] if origin is None else origin.pairs,
             "config": plain_values(config),
             "schema": plain_values(schema),
         },
@@ -207,6 +218,7 @@ def read_model(path: Path) -> TrainedModel:
 def metadata_of(model: TrainedModel) -> dict[str, str]:
     """Return all but the tensors, as texts."""
     found = {"format": FORMAT, "header": model.header, "parts": model.parts}
+    found |= model.origin.header()
     if model.statistics is not None:
         sums = np.ascontiguousarray(model.statistics, dtype="<f8").tobytes()
         found["statistics"] = base64.b64encode(sums).decode()

@@ -30,6 +30,7 @@ from fedward.client.model_file import (
 from fedward.common.config.loader import load_run_config
 from fedward.common.errors import ConfigError, StorageError
 from fedward.common.keys import write_private
+from fedward.common.origin import Origin
 from fedward.common.tables.encode import encode, statistics_size
 from fedward.common.tables.schema import FieldSchema, TableSchema, load_schema
 from fedward.common.tables.table import Table
@@ -206,7 +207,9 @@ def _open_run(folder: Path) -> TrainedModel:
         statistics = run_statistics(folder)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder}: cannot be read ({error})") from error
-    header = unsigned_header(config, schema, round_number=_rounds_of(folder))
+    header = unsigned_header(
+        config, schema, round_number=_rounds_of(folder), origin=Origin.of_file(file)
+    )
     return TrainedModel(header, state, statistics, "global")
 
 

@@ -5,16 +5,18 @@ books of its own, where it is found by the names of these runs.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 
 KEY = "fedward.trained_in"
-COUNTABLE = frozenset({"dp-sgd", "local"})
+BUNDLE_METADATA = Path("configs") / "metadata.json"
+PRIVATE, PLAIN = "dp-sgd", "none"
+COUNTABLE = frozenset({PRIVATE, "local"})
 """Privacy modes whose price is in the books of the sites."""
-PLAIN = "none"
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,45 @@ class Origin:
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """Return what a model file says; no runs where it says nothing, or cannot be read."""
-        if not path.is_file():
-            return cls()
+        """Return what a model says; no runs where it says nothing, or cannot be read.
+
+        Args:
+            path: a `.safetensors` file, or the folder of a MONAI bundle.
+        """
         try:
-            with safe_open(path, framework="numpy") as file:
-                text = (file.metadata() or {}).get(KEY, "[]")
-            return cls(tuple(TrainedIn(str(key), str(mode)) for key, mode in json.loads(text)))
-        except (SafetensorError, OSError, ValueError, TypeError):
+            if path.is_dir():
+                text = (path / BUNDLE_METADATA).read_text(encoding="utf-8")
+                said = json.loads(text).get("fedward", {})
+            else:
+                with safe_open(path, framework="numpy") as file:
+                    said = file.metadata() or {}
+            return cls.of_pairs(json.loads(said.get(KEY, "[]")))
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError):
             return cls()  # whoever loads the weights says what is wrong with the file
+
+    @classmethod
+    def of_pairs(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """Return the origin with these run keys and privacy modes, as `pairs` gave them."""
+        return cls(tuple(TrainedIn(str(key), str(mode)) for key, mode in pairs))
+
+    @classmethod
+    def of_release(cls, run_key: str, config: Mapping[str, Any]) -> Self:
+        """Return the origin of what a run has handed out, from its signed configuration.
+
+        Earlier runs that promised nothing are not named there.
+        """
+        privacy = config.get("privacy") or {}
+        earlier = [(key, PRIVATE) for key in privacy.get("after", ())]
+        return cls.of_pairs([*earlier, (run_key, privacy.get("mode", PLAIN))])
 
     def header(self) -> dict[str, str]:
         """Return what goes into the header of a model file."""
-        return {KEY: json.dumps([[run.run_key, run.privacy_mode] for run in self.runs])}
+        return {KEY: json.dumps(self.pairs)}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Run keys and privacy modes, for JSON."""
+        return [(run.run_key, run.privacy_mode) for run in self.runs]
 
     def then(self, run_key: str, privacy_mode: str) -> "Origin":
         """Return the origin of what a run makes of the model."""

@@ -149,7 +149,8 @@ def networks(args: argparse.Namespace) -> None:
     print("| network | size | parameters | samples/s | bfloat16 | peak MiB | bfloat16 |")
     print("|---|---|---|---|---|---|---|")
     for name in NETWORKS:
-        if (args.only and name not in args.only) or (args.device == "cpu" and name in GPU_ONLY):
+        by_default = args.device == "cuda" or name not in GPU_ONLY
+        if name not in args.only if args.only else not by_default:
             continue
         command = [sys.executable, "-m", "tests.benchmarks.ct_speed", "network", "--name", name]
         command += ["--device", args.device, "--batch", str(args.batch)]

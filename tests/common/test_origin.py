@@ -30,6 +30,13 @@ def test_a_file_that_says_nothing_was_trained_by_nobody_known(tmp_path: Path) ->
     assert Origin.of_file(path) == Origin()
 
 
+def test_what_a_run_has_handed_out_names_the_private_runs_before_it() -> None:
+    private = {"privacy": {"mode": "dp-sgd", "after": ["one"]}}
+    assert Origin.of_release("two", private).private_runs == ("one", "two")
+    assert Origin.of_release("two", {"privacy": {"mode": "none"}}).plain_runs == ("two",)
+    assert Origin.of_release("two", {}).plain_runs == ("two",)
+
+
 @pytest.mark.parametrize(
     ("modes", "first"),
     [

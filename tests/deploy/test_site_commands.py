@@ -16,6 +16,7 @@ from fedward.client.cohort import hash_patients, record_cohort
 from fedward.client.models import Models
 from fedward.common.config.loader import resolved_yaml
 from fedward.common.keys import public_text
+from fedward.common.origin import Origin
 from fedward.common.release import sign_release
 from fedward.deploy.commands import model, site
 from fedward.simulations.cli import guarded
@@ -155,6 +156,9 @@ def test_an_exported_bundle_predicts_as_the_file_does(released: ClinicSite, tmp_
                tmp_path / "m.safetensors") == 0  # fmt: skip
     assert run("model", "export", "mortality", "--site", where, "--out", tmp_path / "bundle") == 0
     for name in ("m.safetensors", "bundle"):
+        trained_in = Origin.of_file(tmp_path / name).runs
+        assert [one.privacy_mode for one in trained_in] == ["none"]
+        assert trained_in[0].run_key.startswith("mortality-federated-")
         assert run("predict", "--model", tmp_path / name, "--input", table, "--out",
                    tmp_path / f"{name}-out") == 0  # fmt: skip
     tables = [
