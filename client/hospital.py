@@ -292,7 +292,7 @@ class Hospital:
             trail=self.trail,
         )
         data = DataSet.of(config.site, hashes, self._salt)
-        after = study.config.privacy.after if study.config.privacy is not None else ()
+        after = study.origin.private_runs
         return SiteAccount(ledger, data, study=study.config.name, after=after)
 
     def _gate(self, study: Study, account: "SiteAccount | None") -> Gate:

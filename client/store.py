@@ -77,6 +77,14 @@ class SiteStore:
         )
         return None if row is None else load(row[0])
 
+    def sites_with(self, run_key: str, name: str) -> tuple[str, ...]:
+        """Return the sites that keep arrays of this name for a run, sorted."""
+        found = self._open().execute(
+            "SELECT DISTINCT site FROM state WHERE run_key = ? AND name = ? ORDER BY site",
+            (run_key, name),
+        )
+        return tuple(site for (site,) in found)
+
     def close(self) -> None:
         """Close the database."""
         if self._connection is not None:

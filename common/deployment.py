@@ -52,10 +52,11 @@ def make_request(
     asked = config.model_copy(update={"data": data, "model": model, "engine": EngineConfig()})
     study = Study(asked, "federated", Split(config.seed), base_dir, schema)
     study.check_origin()
-    if asked.is_private and asked.privacy is not None:
-        after = asked.privacy.model_copy(update={"after": study.origin.private_runs})
-        asked = asked.model_copy(update={"privacy": after})
+    if study.origin.runs:  # the sites do not see the file
+        model = model.model_copy(update={"trained_in": tuple(study.origin.pairs)})
+        asked = asked.model_copy(update={"model": model})
         study = dataclasses.replace(study, config=asked)
+    _ = study.task.modalities  # names what the network would be shown nothing of
     _, _ = study.initial  # names what cannot be built
     study.check_shared(asked.models or ())
     if asked.monitor.cme is not None:

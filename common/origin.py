@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 KEY = "fedward.trained_in"
 BUNDLE_METADATA = Path("configs") / "metadata.json"
-PRIVATE, PLAIN = "dp-sgd", "none"
-COUNTABLE = frozenset({PRIVATE, "local"})
+PLAIN = "none"
+COUNTABLE = frozenset({"dp-sgd", "local"})
 """Privacy modes whose price is in the books of the sites."""
 
 
@@ -59,13 +59,10 @@ class Origin:
 
     @classmethod
     def of_release(cls, run_key: str, config: Mapping[str, Any]) -> Self:
-        """Return the origin of what a run has handed out, from its signed configuration.
-
-        Earlier runs that promised nothing are not named there.
-        """
-        privacy = config.get("privacy") or {}
-        earlier = [(key, PRIVATE) for key in privacy.get("after", ())]
-        return cls.of_pairs([*earlier, (run_key, privacy.get("mode", PLAIN))])
+        """Return the origin of what a run has handed out, from its signed configuration."""
+        earlier = config["model"].get("trained_in", ())
+        mode = (config.get("privacy") or {}).get("mode", PLAIN)
+        return cls.of_pairs([*earlier, (run_key, mode)])
 
     def header(self) -> dict[str, str]:
         """Return what goes into the header of a model file."""

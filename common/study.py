@@ -100,9 +100,21 @@ class Study:
 
     @cached_property
     def origin(self) -> Origin:
-        """Which runs trained the network that this one starts from; none: it starts anew."""
-        init = self.config.model.init
-        return Origin() if init is None else Origin.of_file(self.base_dir / init)
+        """Which runs trained the network that this one starts from; none: nobody knows, or anew.
+
+        Raises:
+            ConfigError: the configuration says something else than the header of the file.
+        """
+        model = self.config.model
+        given = Origin.of_pairs(model.trained_in)
+        found = Origin() if model.init is None else Origin.of_file(self.base_dir / model.init)
+        if given.runs and found.runs and given != found:
+            raise ConfigError(
+                f"model.trained_in: by its header {model.init} was trained in "
+                f"{', '.join(run.run_key for run in found.runs)}; it is another file than the one "
+                "that was meant"
+            )
+        return given if given.runs else found
 
     @property
     def made(self) -> Origin:
@@ -146,7 +158,7 @@ class Study:
         do = f"set data.modalities: [{', '.join(rest)}]" if rest else "there is nothing to learn"
         raise ConfigError(
             f"data.modalities: {self.config.model.name} looks at {' and '.join(nobody)}, which no "
-            f"row of any of the {len(sites)} sites has; {do}"
+            f"row of any of the {len(sites)} sites that take part has; {do}"
         )
 
     @cached_property

@@ -21,8 +21,10 @@ from flwr.serverapp import Grid
 from fedward.common.config.loader import config_hash, resolved_yaml
 from fedward.common.config.yaml_lines import dump_yaml
 from fedward.common.deployment import schema_of, study_of
+from fedward.common.errors import ConfigError
 from fedward.common.keys import load_key, sign
 from fedward.common.kit import Kit
+from fedward.common.origin import Origin
 from fedward.common.records import PARAMETERS
 from fedward.common.release import Release, release_parts, sign_release
 from fedward.common.request import RunRequest
@@ -96,6 +98,11 @@ def run_request(
     """
     schema = schema_of(request)
     study = study_of(request, "federated", schema=schema, base_dir=folder.parent, own_models=True)
+    if study.origin != Origin.of_pairs(study.config.model.trained_in):
+        raise ConfigError(
+            f"model.init: {study.config.model.init} here says that it was trained in other runs "
+            "than the file from which the run was submitted; put that one in its place"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -243,7 +250,8 @@ def _train(  # noqa: PLR0913 - the run itself writes down what a baseline does n
         wait_s = min(wait_s, COMEBACK_S)
     if study.kind == "federated":
         agreed = wait_for_consent(here.grid, plan, wait_s=wait_s, on_line=here.on_line)
-        study.check_modalities(agreed.lacking.values())
+        if found is None:  # later, those who have it may only be away for a moment
+            study.check_modalities(agreed.lacking.values())
     start = found or Progress(0, {PARAMETERS: vector})
     history.forget_after(start.round_number)
     return loop.run(start)

@@ -71,6 +71,13 @@ def _claim(config: RunConfig, epsilon: float) -> PrivacyClaim:
 
 
 def _of_first_model(study: Study) -> Iterator[str]:
+    if study.config.model.init is not None and not study.origin.runs:
+        yield "what the first model had learnt before: its file does not say who trained it"
+    if study.origin.private_runs:
+        yield (
+            "patients of sites that trained in the earlier runs and not in this one: they have "
+            "spent what those runs say"
+        )
     if study.origin.plain_runs:
         yield (
             "what the first model had learnt before: "

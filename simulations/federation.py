@@ -31,7 +31,7 @@ from fedward.server.history import History
 from fedward.server.plan import Plan, make_plan
 from fedward.server.rounds import Outcome, RoundLoop, RoundObserver, RoundReport
 from fedward.server.strategies import build_strategy
-from fedward.simulations.earlier_runs import spent_before
+from fedward.simulations.earlier_runs import carry_over, spent_before
 from fedward.simulations.grids.base import SimulationGrid
 from fedward.simulations.sites import SimulatedSites, pool, resolve_sites
 from fedward.simulations.worker import SiteWorker, app_worker
@@ -87,7 +87,11 @@ def _trainer(federation: Federation, study: Study) -> Trainer:
     """Return what trains the sites of one network."""
     model = study.new_model()
     settings = TrainerSettings.of(study, maps=federation.maps)
-    account = SeededAccount(federation.seed, spent_before(federation, federation.sites.site_ids))
+    account = SeededAccount(
+        federation.seed,
+        spent_before(federation, federation.sites.site_ids),
+        stage=len(federation.origin.private_runs),
+    )
     make = make_trainer if federation.config.engine.vectorised == "auto" else LocalTrainer
     return make(study.task, model, study.shared_of(model), settings, account=account)
 
@@ -113,7 +117,8 @@ def run_federation(  # noqa: PLR0913 - what, on which engine, and five things ar
     if federation.task.modalities:  # else no site need be read here
         sources = map(federation.sites.source, federation.sites.site_ids)
         federation.check_modalities([federation.task.lacking(source) for source in sources])
-    spent_before(federation, federation.sites.site_ids)  # what is not known is told before all work
+    own_store = federation.store if federation.kind == "federated" else None
+    carry_over(federation, federation.sites.site_ids, own_store)
     shared, vector = federation.initial
     model = federation.new_model()
     if config.monitor.cme is not None:
@@ -159,8 +164,13 @@ def _site(federation: Federation, name: str, store: SiteStore) -> Site:
     def read(site: str, statistics: Statistics | None) -> SiteData:
         return task.datasets(federation.sites.source(site), federation.split, statistics)
 
+    def has_some(site: str) -> bool:
+        """Return whether a site has anything that the network looks at."""
+        looks_at = task.modalities
+        return not looks_at or task.lacking(federation.sites.source(site)) != looks_at
+
     def read_pooled(statistics: Statistics | None) -> SiteData:
-        parts = [read(site, statistics) for site in federation.sites.site_ids]
+        parts = [read(site, statistics) for site in federation.sites.site_ids if has_some(site)]
         steering = [p.validation for p in parts if p.validation is not None]
         return SiteData(
             pool([p.train for p in parts]),

@@ -107,8 +107,9 @@ def simulate(  # noqa: PLR0913 - what, where, and how it is shown
         return _simulate(config, folder, base_dir, display=shown, report=report)
     except FedwardError:
         if resume is None and not _has_begun(folder):
+            if latest_of(out) == folder:
+                point_latest(out, before)
             shutil.rmtree(folder, ignore_errors=True)
-            point_latest(out, before)
         raise
     finally:
         shown.close()

@@ -80,13 +80,15 @@ class SeededAccount:
     Args:
         seed: of the run.
         earlier: returns what a site has spent in the runs that this one goes on from.
+        stage: how many those are: runs of one seed must not draw the same noise.
     """
 
     coins: NoiseSource | None = None
 
-    def __init__(self, seed: int, earlier: Earlier = lambda site: ()) -> None:
+    def __init__(self, seed: int, earlier: Earlier = lambda site: (), *, stage: int = 0) -> None:
         self._seed = seed
         self._earlier = earlier
+        self._stage = f"-stage-{stage}" if stage else ""
 
     def before(self, site: Site) -> tuple[Segment, ...]:
         """Return what the site has spent in earlier runs."""
@@ -95,6 +97,7 @@ class SeededAccount:
     def noise(self, site: Site, instruction: Instruction, what: str = TRAINING) -> NoiseSource:
         """Return numbers that follow from the seed, the site and the round."""
         purpose = "privacy-noise" if what == TRAINING else f"privacy-noise-{what}"
+        purpose += self._stage
         number = instruction.binding.round_number
         return SeededNoise(
             torch_generator(self._seed, purpose=purpose, site=site.site_id, round_number=number)

@@ -24,7 +24,7 @@ from fedward.client.report_form import PRIVACY
 from fedward.client.site import Site
 from fedward.common.config.privacy import PrivacyConfig
 from fedward.common.config.run import LocalConfig
-from fedward.common.errors import ConfigError, RefusedError
+from fedward.common.errors import BudgetSpentError, ConfigError, RefusedError
 from fedward.common.privacy.accounting import Segment, epsilon_of
 from fedward.common.privacy.noise import NoiseSource
 from fedward.common.privacy.targets import Target, drowning
@@ -147,7 +147,10 @@ class PrivateTraining:
         num_patients, number = len(data), instruction.binding.round_number
         rate, steps = self.sampler.rate(num_patients), self.sampler.num_steps(num_patients)
         before = self._account.before(site)
-        noise = self._target.noise_at(rate, steps, num_patients=num_patients, before=before)
+        try:
+            noise = self._target.noise_at(rate, steps, num_patients=num_patients, before=before)
+        except BudgetSpentError as error:
+            raise RefusedError(f"privacy: site {site.site_id}: {error}") from error
         cost = Cost(Segment(noise, rate, steps), self._delta, self._target.epsilon)
         history = self._account.reserve(site, instruction, cost)
         if number == 1:

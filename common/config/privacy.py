@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fedward.common.config.run import RunConfig
 
 _OF_ALL = ("epsilon", "noise_multiplier", "delta")
-_OF_DP_SGD = ("max_grad_norm", "max_records", "figures_noise", "after")
+_OF_DP_SGD = ("max_grad_norm", "max_records", "figures_noise")
 _OF_SITES = ("max_update_norm",)
 
 
@@ -40,9 +40,6 @@ class PrivacyConfig(Section):
     paid for out of the same budget (two classes of rows only); `none`: nothing but how many."""
     figures_noise: float | None = Field(default=None, gt=0)
     """Of `noised`: deviation of the noise on each count of patients, at every evaluation."""
-    after: tuple[str, ...] = Field(default=(), strict=False)
-    """Keys of the private runs that trained `model.init`, whose price counts towards `epsilon`.
-    `fedward submit` fills them in; a simulation finds them itself."""
 
     @property
     def is_on(self) -> bool:

@@ -4,7 +4,7 @@ Under each field one line says what it does (messages quote it); `fedward.common
 reads the file. A rule between keys starts its message with the key that it is about.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -146,6 +146,11 @@ class ModelConfig(OpenSection):
 
     init: Text | None = None
     """A `.safetensors` file, or the folder of a MONAI bundle, to start from."""
+    trained_in: tuple[Annotated[tuple[Text, Text], Field(strict=False)], ...] = Field(
+        default=(), strict=False
+    )
+    """Key and privacy mode of each run that trained `init`, the last one last; absent: those that
+    its header names. `fedward submit` writes them out."""
     lora: LowRankConfig | None = None
     """Train low-rank adapters, and leave the network as it is; absent: train the network."""
 

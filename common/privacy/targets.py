@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from scipy.optimize import brentq
 
-from fedward.common.errors import ConfigError
+from fedward.common.errors import BudgetSpentError, ConfigError
 from fedward.common.privacy.accounting import Segment, epsilon_of
 from fedward.common.privacy.checks import (
     MAX_NOISE_MULTIPLIER,
@@ -69,8 +69,8 @@ class Target:
             before: what the site's patients have spent in the runs that this one goes on from.
 
         Raises:
-            ConfigError: delta is not below 1 / `num_patients`, no noise is enough, or the budget
-                was spent before.
+            ConfigError: delta is not below 1 / `num_patients`, or no noise is enough.
+            BudgetSpentError: the budget was spent before.
         """
         delta = check_delta(self.delta, num_patients)
         if self.noise_multiplier is not None:
@@ -79,7 +79,7 @@ class Target:
         assert self.rounds is not None
         steps = self.rounds * check_steps(steps_per_round, "steps per round")
         if before and (spent := epsilon_of(before, delta)) >= self.epsilon:
-            raise ConfigError(
+            raise BudgetSpentError(
                 f"privacy.epsilon: {self.epsilon:g} is of all runs that trained this model, and "
                 f"those that model.init comes from have spent {spent:.3g}; allow more than that"
             )

@@ -160,7 +160,8 @@ class CtTask:
         Raises:
             ConfigError: none of them.
         """
-        looks_at = self._seen_at_work[1]
+        # A network that takes the whole batch apart cannot be watched; it may look at everything.
+        looks_at = self._seen_at_work[1] or frozenset(self._modalities)
         found = looks_at & frozenset(self._modalities)
         if not found:
             raise ConfigError(
@@ -413,6 +414,10 @@ class _Watched(dict[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         self.read.add(name)
         return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
 
 
 def _sections(schema: TableSchema, data: DataConfig) -> tuple[ImageConfig, ImageSchema]:

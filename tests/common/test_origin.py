@@ -30,11 +30,11 @@ def test_a_file_that_says_nothing_was_trained_by_nobody_known(tmp_path: Path) ->
     assert Origin.of_file(path) == Origin()
 
 
-def test_what_a_run_has_handed_out_names_the_private_runs_before_it() -> None:
-    private = {"privacy": {"mode": "dp-sgd", "after": ["one"]}}
-    assert Origin.of_release("two", private).private_runs == ("one", "two")
-    assert Origin.of_release("two", {"privacy": {"mode": "none"}}).plain_runs == ("two",)
-    assert Origin.of_release("two", {}).plain_runs == ("two",)
+def test_what_a_run_has_handed_out_names_the_runs_before_it() -> None:
+    model = {"name": "mlp", "trained_in": [["zero", "none"], ["one", "dp-sgd"]]}
+    found = Origin.of_release("two", {"model": model, "privacy": {"mode": "none"}})
+    assert found == Origin().then("zero", "none").then("one", "dp-sgd").then("two", "none")
+    assert Origin.of_release("two", {"model": {"name": "mlp"}}) == Origin().then("two", "none")
 
 
 @pytest.mark.parametrize(

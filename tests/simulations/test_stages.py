@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from fedward.client.privacy.account import SeededAccount
+from fedward.client.site import Site
+from fedward.client.store import SiteStore
 from fedward.common.config.loader import load_run_config
 from fedward.common.errors import ConfigError
 from fedward.common.origin import Origin, TrainedIn
 from fedward.common.privacy.accounting import Segment, epsilon_of
+from fedward.common.records import Binding, Instruction
 from fedward.server.history import read_history
 from fedward.simulations.cli import find_config
 from fedward.simulations.simulate import Run, simulate
@@ -151,7 +156,65 @@ def test_a_first_stage_without_a_promise_is_named(tmp_path: Path) -> None:
     assert all(epsilon <= 3 for epsilon in spent(second).values())
 
 
-def test_keys_that_submitting_fills_in_mean_nothing_here(first: Run, tmp_path: Path) -> None:
-    changes = ("privacy.epsilon=6", "privacy.after=[somebody]")
-    with pytest.raises(ConfigError, match="fedward submit fills it in"):
+def test_what_is_written_of_a_file_must_be_what_it_says_itself(first: Run, tmp_path: Path) -> None:
+    changes = ("privacy.epsilon=6", "model.trained_in=[[somebody, dp-sgd]]")
+    with pytest.raises(ConfigError, match=r"by its header .* was trained in first-federated"):
         run(tmp_path, *PRIVATE, *changes, after=first)
+
+
+@pytest.mark.slow
+def test_a_file_without_a_header_is_named_or_its_runs_are_written_by_hand(
+    first: Run, tmp_path: Path
+) -> None:
+    model = first.folder / "model.safetensors"
+    whole = model.read_bytes()
+    try:
+        save_file(load_file(model), model)
+        unknown = run(tmp_path, *PRIVATE, "privacy.epsilon=6", after=first)
+        not_covered = unknown.summary["privacy"]["not_covered"]
+        assert any("does not say who trained it" in text for text in not_covered)
+        by_hand = "model.trained_in=[[first-federated-seed23, dp-sgd]]"
+        second = run(tmp_path, *PRIVATE, "privacy.epsilon=6", by_hand, after=first)
+        for site, epsilon in spent(second).items():
+            both = [*segments(first, site), *segments(second, site)]
+            assert epsilon == pytest.approx(epsilon_of(both, 1e-3))
+    finally:
+        model.write_bytes(whole)
+
+
+def test_a_site_that_sat_out_the_second_run_still_owes_the_first(
+    first: Run, tmp_path: Path
+) -> None:
+    some = ("sampling.num_sites=2", "sampling.min_replies=2", "rounds=1", "name=second")
+    noise = "privacy.noise_multiplier=3"
+    second = run(tmp_path, *PRIVATE, noise, *some, after=first)
+    third = run(tmp_path, *PRIVATE, noise, "name=third", after=second)
+    sat_out = [site for site in spent(third) if not segments(second, site)]
+    assert len(sat_out) == 3
+    for site, epsilon in spent(third).items():
+        all_three = [s for one in (first, second, third) for s in segments(one, site)]
+        assert epsilon == pytest.approx(epsilon_of(all_three, 1e-3)), site
+
+
+@pytest.mark.slow
+def test_where_another_seed_deals_patients_anew_each_site_owes_the_most(
+    first: Run, tmp_path: Path
+) -> None:
+    noise = ("privacy.noise_multiplier=3", "seed=24", "name=second")
+    second = run(tmp_path, *PRIVATE, *noise, after=first)
+    most = max(spent(first), key=lambda site: spent(first)[site])
+    for site, epsilon in spent(second).items():
+        own = [*segments(first, most), *segments(second, site)]
+        assert epsilon == pytest.approx(epsilon_of(own, 1e-3)), site
+
+
+def test_stages_of_one_seed_draw_noise_of_their_own() -> None:
+    def read(*given: Any) -> Any:
+        raise AssertionError("no patient is needed")
+
+    site = Site("a", read, read, SiteStore(None))
+    asked = Instruction(Binding("run", 1, "nonce", "", ""), vectors={})
+    drawn = [
+        SeededAccount(7, stage=stage).noise(site, asked).normals(8).tolist() for stage in (0, 1, 2)
+    ]
+    assert len({tuple(values) for values in drawn}) == 3
