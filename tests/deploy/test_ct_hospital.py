@@ -1,190 +1,50 @@
 """Hospitals with CT, from DICOM and NIfTI files to the model: checks, gate; no network here."""
 
-import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
 from fedward.client.audit import AuditTrail
-from fedward.client.cohort import hash_patients, read_salt, record_cohort, runs_of
-from fedward.client.data.source import site_source
-from fedward.client.hospital import Hospital, open_hospital
+from fedward.client.cohort import read_salt, runs_of
 from fedward.client.report_form import COUNTS, FIGURES
-from fedward.client.retention import tidy_scans
 from fedward.client.suppression import suppress
-from fedward.common.config.consortium import load_consortium
-from fedward.common.config.image import PhantomConfig
 from fedward.common.config.loader import load_run_config
-from fedward.common.config.run import RunConfig
-from fedward.common.config.site import load_site_config
-from fedward.common.deployment import make_request
 from fedward.common.errors import ConfigError
-from fedward.common.keys import load_key, make_key, write_private
-from fedward.common.request import sign_request
 from fedward.common.tables.split import held_out_rows
 from fedward.common.task import Split
 from fedward.deploy.cli import main
-from fedward.deploy.provision import provision
-from fedward.server.deployed import Coordinator, run_request
 from fedward.server.history import read_history
 from fedward.simulations.simulate import simulate
-from fedward.synth.phantom.cohort import make_cohort
-from tests.deploy.consortium import NOW
-from tests.deploy.heart import Consortium, HospitalGrid, pin
+from tests.deploy.ct_hospitals import (
+    GONE,
+    MIN_COHORT,
+    NUM_PATIENTS,
+    SITES,
+    Made,
+    checked,
+    copy_of,
+    name_of,
+    prepare,
+    shift,
+)
 
 pytestmark = pytest.mark.slow
-
-NUM_PATIENTS = 14
-MIN_COHORT = 5
-SITES = ("north", "south", "west")
-GONE = "north-00003"
-SITE_YAML = """\
-version: 1
-site: {site}
-data:
-  path: scans
-  format: ct
-  cache: kept
-  schema: ct-stones
-  exclude: withdrawn.txt
-approve: any
-min_cohort: 5
-device: cpu
-limits: {{epochs: 5, min_replies: 2}}
-"""
-RUN = """\
-version: 1
-name: stones
-seed: 1
-task: ct-lesions
-data:
-  root: .
-  schema: ct-stones
-  sites: {north: {file: north}, south: {file: south}, west: {file: west}}
-  image: {size: [32, 32, 32], spacing_mm: [1, 1, 1], window: [-400, 2000], augment: flips}
-  validation_fraction: 0.2
-  test_fraction: 0.4
-model:
-  name: uscnet
-  preset: smoke
-  hidden: 24
-  layers: 3
-  heads: 2
-  mlp_dim: 48
-  patch: 8
-  feature_size: 4
-  sma_layers: [3]
-  head: [16]
-  head_dropout: [0.0]
-strategy: {name: fedavg}
-rounds: 2
-local: {epochs: 1, batch_size: 4, optimizer: adamw, learning_rate: 0.001}
-sampling: {min_replies: 2}
-engine: {name: inprocess}
-"""
-
-
-@dataclass(frozen=True)
-class Made:
-    """Three hospitals, and what a simulation of the same reads."""
-
-    folder: Path
-    consortium: Consortium
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-    @property
-    def config(self) -> RunConfig:
-        return load_run_config(self.folder / "run.yaml").config
-
-    def home(self, site: str) -> Path:
-        return self.folder / site
-
-    def hospital(self, site: str) -> Hospital:
-        return open_hospital(self.home(site) / "site.yaml", self.consortium.kit(site))
-
-    def run(self, config: RunConfig, out: Path) -> list[str]:
-        request = make_request(config, "anna", base_dir=self.folder, consortium="stones")
-        text = sign_request(request, load_key(self.folder / "anna.key"))
-        grid = HospitalGrid({site: self.hospital(site) for site in SITES}, text)
-        lines: list[str] = []
-        here = Coordinator(self.consortium.server, grid, grid.nodes, lines.append)
-        run_request(self.consortium.read(text), here, out)
-        return lines
-
-
-def phantoms(folder: Path) -> None:
-    for files, sites in (("dicom", SITES[:2]), ("nifti", SITES[2:])):
-        config = PhantomConfig.model_validate(
-            {
-                "kind": "stones",
-                "patients": dict.fromkeys(sites, NUM_PATIENTS),
-                "size": 40,
-                "files": files,
-                "seed": 7,
-            }
-        )
-        made = make_cohort(config, folder / files)
-        for site in sites:
-            (folder / site).mkdir()
-            (made / site).rename(folder / site / "scans")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    folder = tmp_path_factory.mktemp("hospitals")
-    phantoms(folder)
-    make_south_incomplete(folder / "south" / "scans")
-    lines = []
-    for site in SITES:
-        home = folder / site
-        (home / "site.yaml").write_text(SITE_YAML.format(site=site), encoding="utf-8")
-        (home / "withdrawn.txt").write_text(f"{GONE}\n", encoding="utf-8")
-        write_private(home / "id-salt", bytes(range(32)))
-        key = make_key(home / "site.key")
-        lines.append(f"  - {{name: {site}, public_key: '{key}', cohort_bound: 100}}\n")
-    anna = make_key(folder / "anna.key")
-    (folder / "consortium.yaml").write_text(
-        "version: 1\nname: stones\nserver: {address: '127.0.0.1:9', names: [localhost]}\n"
-        f"operators: [{{name: anna, public_key: '{anna}'}}]\nsites:\n" + "".join(lines)
-    )
-    provision(load_consortium(folder / "consortium.yaml"), folder / "kits", now=NOW)
-    consortium = Consortium(folder, folder / "kits")
-    for site in SITES:
-        pin(consortium, site)
-    (folder / "run.yaml").write_text(RUN, encoding="utf-8")
+    """Three hospitals after a run."""
+    found = prepare(tmp_path_factory.mktemp("hospitals"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDWARD_CACHE_DIR", str(folder / "cache"))
-        found = Made(folder, consortium)
+        patch.setenv("FEDWARD_CACHE_DIR", str(found.folder / "cache"))
         found.run(found.config, found.out)
         yield found
-
-
-def make_south_incomplete(scans: Path) -> None:
-    """Take the masks of eight patients away, the rows of three others, and the scans of two."""
-    for number in range(1, 9):
-        (mask,) = (scans / name_of("south", number)).rglob("*struct*")
-        mask.unlink()
-    for number in (9, 10):
-        shutil.rmtree(scans / name_of("south", number))
-    frame = pd.read_csv(scans / "patients.csv")
-    gone = [name_of("south", number) for number in (12, 13, 14)]
-    frame[~frame["patient"].isin(gone)].to_csv(scans / "patients.csv", index=False)
-
-
-def name_of(site: str, number: int) -> str:
-    return f"{site}-{number:05d}"
 
 
 def without_who_withdrew(made: Made) -> Path:
@@ -339,30 +199,6 @@ def test_the_check_names_what_is_wrong(
     assert text in shown[finding]["text"]
 
 
-def copy_of(home: Path, folder: Path) -> Path:
-    """Return a copy of a site's folder that has read no scan yet."""
-    copied = folder / home.name
-    shutil.copytree(home, copied, ignore=shutil.ignore_patterns("kept", "*.sqlite*", "socket"))
-    return copied
-
-
-def shift(patient: Path) -> None:
-    """Write the images of a patient as a scanner stores them: 1024 too high for HU."""
-    (path,) = (one for one in patient.iterdir() if "mask" not in one.name)
-    image: Any = nib.load(path)
-    values = np.asarray(image.dataobj).astype(np.int16) + np.int16(1024)
-    nib.save(nib.Nifti1Image(values, image.affine), path)  # type: ignore[no-untyped-call]
-
-
-def checked(
-    home: Path, made: Made, capsys: pytest.CaptureFixture[str]
-) -> dict[str, dict[str, str]]:
-    capsys.readouterr()
-    arguments = ["check", str(home / "site.yaml"), "--run", str(made.folder / "run.yaml")]
-    main([*arguments, "--json"])
-    return {one["name"]: one for one in json.loads(capsys.readouterr().out)}
-
-
 def test_a_network_is_planned_from_counts_of_enough_patients(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,18 +216,6 @@ def test_a_network_is_planned_from_counts_of_enough_patients(
         assert [entry for entry in entries if entry["event"] == "withheld"]
 
 
-def test_what_the_check_read_for_a_run_is_not_read_again(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = copy_of(made.home("west"), tmp_path)
-    checked(home, made, capsys)
-    before = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
-    assert before
-    site_source(load_site_config(home / "site.yaml"), image=made.config.data.image).read()
-    after = {path.name: path.stat().st_mtime_ns for path in (home / "kept").glob("*.*")}
-    assert before | {"quarantine.csv": 0} == after | {"quarantine.csv": 0}
-
-
 def test_limits_are_judged_before_a_scan_is_read(made: Made, tmp_path: Path) -> None:
     text = (made.home("west") / "site.yaml").read_text(encoding="utf-8")
     strict = text.replace("cache: kept", "cache: unused").replace("epochs: 5", "epochs: 1")
@@ -406,47 +230,3 @@ def test_limits_are_judged_before_a_scan_is_read(made: Made, tmp_path: Path) -> 
     assert reasons
     assert all("limits.epochs" in reason for reason in reasons)
     assert not (made.home("west") / "unused").exists()
-
-
-def test_purge_removes_the_cache_and_nothing_beside_it(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = copy_of(made.home("west"), tmp_path)
-    checked(home, made, capsys)
-    where = ["--site", str(home / "site.yaml"), "--yes"]
-    (home / "kept" / "notes.txt").write_text("of somebody else")
-    assert main(["site", "purge", *where]) == 0
-    assert f"{home / 'kept'}  (scans as they were read, and the quarantine list)" in (
-        capsys.readouterr().out
-    )
-    assert [path.name for path in (home / "kept").iterdir()] == ["notes.txt"]
-    assert (home / "scans" / "patients.csv").exists()
-    (home / "kept" / "notes.txt").unlink()
-    checked(home, made, capsys)
-    assert main(["site", "purge", *where]) == 0
-    assert not (home / "kept").exists()
-
-
-def test_of_a_patient_the_site_is_told_what_the_cache_holds(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = copy_of(made.home("west"), tmp_path)
-    first, second = name_of("west", 1), name_of("west", 2)
-    shift(home / "scans" / second)
-    checked(home, made, capsys)
-    hashes = hash_patients([first, second], read_salt(home / "id-salt"))
-    record_cohort(home / "site.sqlite", "run-1", hashes)
-
-    def asked(patient: str) -> dict[str, Any]:
-        monkeypatch.setattr("sys.stdin", io.StringIO(f"{patient}\n"))
-        assert main(["site", "patient", "--site", str(home / "site.yaml"), "--json"]) == 0
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found | {"runs": [one["run_key"] for one in found["runs"]]}
-
-    assert asked(first) == {"runs": ["run-1"], "num_scans": 1, "num_quarantined": 0}
-    assert asked(second) == {"runs": ["run-1"], "num_scans": 0, "num_quarantined": 2}
-    assert asked("nobody") == {"runs": [], "num_scans": 0, "num_quarantined": 0}
-
-    (home / "withdrawn.txt").write_text(f"{first}\n{second}\n", encoding="utf-8")
-    tidy_scans(load_site_config(home / "site.yaml"))
-    assert asked(first) == asked(second) == asked("nobody") | {"runs": ["run-1"]}
