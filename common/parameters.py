@@ -8,12 +8,13 @@ adapters are configurations of it. Integer buffers (BatchNorm's counters) never 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedward.common.errors import ConfigError
@@ -29,6 +30,8 @@ class ParameterSet:
     shapes: tuple[tuple[int, ...], ...]
     base: str = ""
     """Hash of what is frozen beside them, where they mean nothing without it."""
+    frozen: tuple[str, ...] = field(default=(), compare=False)
+    """Those of `names` that no site trains. They travel, as a site may not have their values."""
 
     @classmethod
     def of(cls, model: nn.Module, patterns: Sequence[str] = ("*",)) -> Self:
@@ -44,7 +47,9 @@ class ParameterSet:
         """
         state = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
         names = matching(patterns, state, key="shared", what="tensor")
-        return cls(names, tuple(tuple(state[name].shape) for name in names))
+        untrained = {name for name, p in model.named_parameters() if not p.requires_grad}
+        frozen = tuple(name for name in names if name in untrained)
+        return cls(names, tuple(tuple(state[name].shape) for name in names), frozen=frozen)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -55,6 +60,18 @@ class ParameterSet:
     def size(self) -> int:
         """Length of the wire vector."""
         return sum(self.sizes)
+
+    @cached_property
+    def frozen_values(self) -> NDArray[np.bool_] | None:
+        """Which values of the wire vector are frozen, (size,); None: all of them are trained."""
+        if not self.frozen:
+            return None
+        return np.repeat([name in self.frozen for name in self.names], self.sizes)
+
+    @property
+    def num_trained(self) -> int:
+        """Number of scalars that are not frozen."""
+        return self.size - (0 if self.frozen_values is None else int(self.frozen_values.sum()))
 
     @cached_property
     def manifest_hash(self) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedward.common.config.monitor import MonitorConfig, StopConfig
 from fedward.common.config.run import RunConfig, SamplingConfig
 from fedward.common.errors import ConfigError
@@ -53,6 +56,8 @@ class Plan:
     """What is added to the mean of each round; None: the run does not ask the server for noise."""
     products: ProductAverage | None = None
     """Averages adapters by their products; None: updates are averaged as they are."""
+    frozen: NDArray[np.bool_] | None = None
+    """Which values of the model no round may change, (D,); None: all are trained."""
 
     @cached_property
     def sites(self) -> dict[int, str]:
@@ -101,7 +106,7 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
     central = None
     if not baseline and config.protects_sites:
         central = CentralNoise.of(config, num_sites=len(nodes), seed=study.seed)
-        _warn(config, num_sites=num_sampled(len(nodes), sampling), num_parameters=shared.size)
+        _warn(config, shared, num_sites=num_sampled(len(nodes), sampling))
     return Plan(
         run_key=study.run_key,
         seed=study.seed,
@@ -118,6 +123,7 @@ def make_plan(  # noqa: PLR0913 - the study, and what only the caller knows
         anchors=anchors,
         central=central,
         products=None if baseline else _products(config, shared),
+        frozen=shared.frozen_values,
     )
 
 
@@ -126,10 +132,10 @@ def _products(config: RunConfig, shared: ParameterSet) -> ProductAverage | None:
     return ProductAverage(shared) if lora is not None and lora.aggregation == "svd" else None
 
 
-def _warn(config: RunConfig, *, num_sites: int, num_parameters: int) -> None:
+def _warn(config: RunConfig, shared: ParameterSet, *, num_sites: int) -> None:
     assert config.privacy is not None
     noise = UpdateNoise.of(config.privacy, config.rounds)
-    said = noise.drowning(num_sites=num_sites, num_parameters=num_parameters)
+    said = noise.drowning(num_sites=num_sites, num_parameters=shared.num_trained)
     if said is not None:
         _log.warning("%s", said)
 

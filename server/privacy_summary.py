@@ -131,7 +131,7 @@ def _of_site(lines: Sequence[Entry], spent: dict[str | None, float]) -> dict[str
 def _warnings(study: Study, told: Sequence[Entry]) -> Iterator[str]:
     config = study.config
     assert config.privacy is not None
-    num_parameters = study.initial[0].size
+    num_parameters = study.initial[0].num_trained
     if config.privacy.protects_sites:
         by_round = [e.round_number for e in told]
         num_sites = min((by_round.count(number) for number in set(by_round)), default=1)

@@ -250,6 +250,8 @@ class RoundLoop:
             why = Rejected("aggregate", "rejected", "the strategy gave NaN or infinite values")
             answers.refused.append(why)
             return None, None
+        if self.plan.frozen is not None:  # whatever noise, masks or a site's reply made of it
+            vector = np.where(self.plan.frozen, before.vectors[PARAMETERS], vector)
         if models:
             self._show(before, answers.accepted, models, vector)
         loss = metrics["train_loss"]

@@ -129,7 +129,7 @@ class UpdateNoise:
 
         Args:
             num_sites: n, that answer in a round.
-            num_parameters: D, those that are shared.
+            num_parameters: D, those that are shared and trained.
         """
         shared = math.sqrt(num_sites) if self.is_local else num_sites
         times = self.deviation * math.sqrt(num_parameters) / shared / self.max_norm

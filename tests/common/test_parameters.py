@@ -37,6 +37,19 @@ def test_a_pattern_that_matches_nothing_names_what_there_is() -> None:
         ParameterSet.of(network(), ("head.*",))
 
 
+def test_what_nobody_trains_is_known_of_each_value() -> None:
+    model = network()
+    assert ParameterSet.of(model).frozen_values is None
+    model[0].requires_grad_(requires_grad=False)
+    patterns = ("*", "!0.bias", "!1.*")
+    shared = ParameterSet.of(model, patterns)
+    assert shared.frozen == ("0.weight",)
+    assert shared.frozen_values is not None
+    assert shared.frozen_values.tolist() == [True] * 6 + [False] * 3
+    assert shared.num_trained == 3
+    assert shared.manifest_hash == ParameterSet.of(network(), patterns).manifest_hash
+
+
 def test_a_vector_goes_into_a_model_and_comes_back() -> None:
     model = network()
     shared = ParameterSet.of(model, ("0.*", "2.*"))

@@ -26,6 +26,17 @@ def test_fedavg_moves_half_way_to_the_mean_of_the_sites_in_each_round() -> None:
 
 
 @pytest.mark.parametrize("name", list(strategies))
+def test_what_is_frozen_stays_whatever_the_sites_answer(name: str) -> None:
+    own = {"client_learning_rate": 0.5} if name == "qfedavg" else {}
+    frozen = np.array([False, True, False])
+    outcome, _ = run_toy(targets=TARGETS, strategy=name, own=own, rounds=2, frozen=frozen)
+    model = outcome.progress.vectors[PARAMETERS]
+    assert model[1] == 0
+    assert (model[~frozen] != 0).all()
+    assert model.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", list(strategies))
 def test_every_strategy_brings_the_model_closer_to_what_the_sites_hold(name: str) -> None:
     own = {"client_learning_rate": 0.5} if name == "qfedavg" else {}
     outcome, _ = run_toy(targets=TARGETS, strategy=name, own=own, rounds=5)
