@@ -61,6 +61,7 @@ def trained(
                 "image": {"size": size, "rows": rows, "window": [-200, 1800], **image},
             },
             "model": dict(model),
+            "loss": {"weights": "fixed"},
             "strategy": {"name": "fedavg"},
             "rounds": 1,
             "local": {"epochs": 1, "batch_size": 4, "learning_rate": 0.01},
