@@ -136,7 +136,8 @@ class Hospital:
         binding = read_binding(message)
         if message.metadata.message_type == CONSENT_QUERY:
             receipt = RecordDict({"receipt": binding.to_record()})
-            receipt[LACKS] = ConfigRecord({"modalities": self._lacking(desk.study)})
+            if lacking := self._lacking(desk.study):
+                receipt[LACKS] = ConfigRecord({"modalities": lacking})
             return receipt
         self._messages.begin(
             message.metadata.message_id,
