@@ -1,6 +1,6 @@
 """The keys of `run.yaml` that are about images: `data.image`, what is made for it, and `loss`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -86,10 +86,6 @@ class LossConfig(Section):
     """Terms of the classification loss (USCNet, table 4)."""
     segmentation: Literal["dice", "dice-ce"] = "dice"
     """Dice, or Dice and cross-entropy in equal parts."""
-    dice_of: Literal["all", "present"] = "all"
-    """`present`: Dice of the structures that an image has, for structures that few images have: of
-    the others Dice rewards drawing nothing anywhere. That they are absent, cross-entropy teaches.
-    """
     weights: Literal["dynamic", "fixed"] = "dynamic"
     """`dynamic`: by the Dice of the site's validation patients (USCNet, algorithm 1)."""
     class_weight: Share = 0.5
@@ -108,12 +104,3 @@ class LossConfig(Section):
     """Scale of the focal term."""
     deep_supervision: bool = True
     """Whether coarser masks count too, where the network gives them."""
-
-    @model_validator(mode="after")
-    def _absence_is_taught(self) -> Self:
-        if self.dice_of == "present" and self.segmentation != "dice-ce":
-            raise ValueError(
-                "dice_of: present leaves what an image lacks to cross-entropy; set "
-                "segmentation: dice-ce"
-            )
-        return self

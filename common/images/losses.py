@@ -53,24 +53,15 @@ def one_hot(mask: Tensor, num_structures: int) -> Tensor:
 def segmentation_loss(logits: Tensor, truth: Tensor, loss: LossConfig) -> Tensor:
     """Return (B,): 1 - Dice of the sigmoid, mean over structures; with cross-entropy if asked.
 
-    Dice is of all structures, or of those that a sample has (`dice_of`); of none it is perfect.
-
     Args:
         logits: (B, K, ...).
         truth: (B, K, ...) in {0, 1}.
         loss: which terms.
 
-    Source: equation 4. A structure that is absent counts as found if nothing is predicted. Leaving
-    it out is ours: Dice over a whole batch, as in nnU-Net, has the same purpose, and couples the
-    samples.
+    Source: equation 4. A structure that is absent counts as found if nothing is predicted.
     """
     logits = logits.float()
-    dice_BK: Tensor = _DICE(logits, truth).flatten(1)
-    if loss.dice_of == "present":
-        has_BK = truth.flatten(2).amax(2)
-        dice = (dice_BK * has_BK).sum(1) / has_BK.sum(1).clamp(min=1)
-    else:
-        dice = dice_BK.mean(1)
+    dice: Tensor = _DICE(logits, truth).flatten(1).mean(1)
     if loss.segmentation == "dice":
         return dice
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
