@@ -76,7 +76,9 @@ def test_the_command_of_the_papers_setting_builds_the_published_network(name: st
     assert "published" in config.model.own["preset"]
     weights = sum(one.numel() for one in task_of(name, *overrides).build_model().parameters())
     assert 29e6 < weights < 29.2e6
-    assert (config.local.batch_size, config.local.learning_rate) == (8, 0.003)
+    # Of patients: a phantom of a retina has four B-scans.
+    num_images = config.local.batch_size * (4 if name == "resformer_retina" else 1)
+    assert (num_images, config.local.learning_rate) == (8, 0.003)
 
 
 def test_the_weights_of_the_losses_are_those_of_the_papers() -> None:
@@ -104,24 +106,34 @@ def test_resformer_learns_masks_and_malignancy_of_real_nodules(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "patients"),
-    [
-        ("resformer_skin", "{north: 300, east: 150, south: 90}"),
-        ("resformer_retina", "{north: 60, east: 40, south: 20}"),
-    ],
-)
-def test_resformer_learns_from_phantoms_of_pictures(
-    name: str, patients: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_resformer_learns_from_phantoms_of_skin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDWARD_CACHE_DIR", str(tmp_path / "cache"))
-    small = ("data.pictures.size=32", "data.image.size=[32, 32]", "data.image.augment=none")
-    run = run_of(name, tmp_path / "run", *small, f"data.pictures.patients={patients}", "rounds=5")
+    small = (
+        "data.pictures.patients={north: 300, east: 150, south: 90}",
+        "data.pictures.size=32",
+        "data.image.size=[32, 32]",
+        "data.image.augment=none",
+        "rounds=5",
+    )
+    run = run_of("resformer_skin", tmp_path / "run", *small)
     # Who says the majority's class of everyone has 0.5, whatever the shares of the classes.
     assert of_all_sites(run, "auroc")["low"] > 0.5
-    if name == "resformer_skin":
-        # The same mask for everybody reaches 0.774 at best. Fluid takes more rounds than these.
-        assert of_all_sites(run, "dice")["low"] > 0.78
+    # The same mask for everybody reaches 0.774 at best.
+    assert of_all_sites(run, "dice")["low"] > 0.78
+
+
+@pytest.mark.slow
+def test_resformer_tells_the_kinds_of_fluid_of_a_retina_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDWARD_CACHE_DIR", str(tmp_path / "cache"))
+    run = run_of("resformer_retina", tmp_path / "run")
+    assert of_all_sites(run, "auroc")["low"] > 0.8
+    # Measured .80, .74 and .62. One kind drawn wherever there is fluid leaves the others at 0.
+    for kind in ("IRF", "SRF", "PED"):
+        assert of_all_sites(run, f"dice.{kind}")["value"] > 0.4
 
 
 @pytest.mark.slow
