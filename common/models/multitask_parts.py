@@ -17,12 +17,12 @@ from fedward.common.errors import ConfigError
 from fedward.common.models.image_form import ImageForm
 
 FIRST_SHARE = 0.05
-"""What each structure takes of an image before anything is learnt.
+"""What each of several structures takes of an image before anything is learnt; one takes a half.
 
-From a half the features would first learn to say no everywhere, and behind a ReLU those that say
-nothing where a structure is cannot learn which one it is: with three kinds of fluid in OCT two were
-never told apart. Source: Lin et al. 2017, "Focal Loss", arXiv:1708.02002, section 4.1, who start
-from 0.01.
+From a half, features first learn to say no everywhere. Those that a ReLU silences where a structure
+is cannot learn which one it is: with three kinds of fluid in OCT two were never told apart, while
+one structure needs no more than that silence. Source: Lin et al. 2017, "Focal Loss",
+arXiv:1708.02002, section 4.1, who start from 0.01.
 """
 NORM = ("instance", {"affine": True})
 INTERPOLATION: dict[int, Literal["bilinear", "trilinear"]] = {2: "bilinear", 3: "trilinear"}
@@ -123,9 +123,9 @@ class Decoder(nn.Module):
             convolved(dims, (above + below, above)) for above, below in pairwise(widths)
         )
         self.out = Convolution(dims, widths[0], num_structures, kernel_size=1, conv_only=True)
-        nn.init.constant_(
-            self.out.get_parameter("conv.bias"), math.log(FIRST_SHARE / (1 - FIRST_SHARE))
-        )
+        if num_structures > 1:
+            first = math.log(FIRST_SHARE / (1 - FIRST_SHARE))
+            nn.init.constant_(self.out.get_parameter("conv.bias"), first)
 
     def forward(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Return mask logits (B, K, *size).

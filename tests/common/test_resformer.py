@@ -97,7 +97,7 @@ def test_both_tasks_reach_the_whole_encoder_and_only_their_own_head(order: str) 
         assert not {n for n in reached if n.startswith(other)}
 
 
-def test_structures_are_rare_before_anything_is_learnt() -> None:
+def test_several_structures_are_rare_before_anything_is_learnt() -> None:
     form = ImageForm((32, 32), 3, 2)
     share_BKHW = torch.sigmoid(network(form)(images(form, 4))["mask"])
     share_K = share_BKHW.mean((0, 2, 3))
