@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +126,16 @@ def phantoms(folder: Path) -> None:
             (made / site).rename(folder / site / "scans")
 
 
-def prepare(folder: Path) -> Made:
-    """Make three hospitals with scans, keys and settings, and a simulation of the same."""
+@contextmanager
+def hospitals(folder: Path) -> Iterator[Made]:
+    """Three hospitals that have not read a scan yet, and a cache of their own for simulations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDWARD_CACHE_DIR", str(folder / "cache"))
+        yield _prepared(folder)
+
+
+def _prepared(folder: Path) -> Made:
+    """Make scans, keys and settings."""
     phantoms(folder)
     make_south_incomplete(folder / "south" / "scans")
     lines = []

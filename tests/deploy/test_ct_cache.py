@@ -13,14 +13,7 @@ from fedward.client.data.source import site_source
 from fedward.client.retention import tidy_scans
 from fedward.common.config.site import load_site_config
 from fedward.deploy.cli import main
-from tests.deploy.ct_hospitals import (
-    Made,
-    checked,
-    copy_of,
-    name_of,
-    prepare,
-    shift,
-)
+from tests.deploy.ct_hospitals import Made, checked, copy_of, hospitals, name_of, shift
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """Three hospitals that have not read a scan yet."""
-    found = prepare(tmp_path_factory.mktemp("hospitals"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDWARD_CACHE_DIR", str(found.folder / "cache"))
+    with hospitals(tmp_path_factory.mktemp("hospitals")) as found:
         yield found
 
 

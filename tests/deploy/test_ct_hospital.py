@@ -29,8 +29,8 @@ from tests.deploy.ct_hospitals import (
     Made,
     checked,
     copy_of,
+    hospitals,
     name_of,
-    prepare,
     shift,
 )
 
@@ -40,9 +40,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     """Three hospitals after a run."""
-    found = prepare(tmp_path_factory.mktemp("hospitals"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDWARD_CACHE_DIR", str(found.folder / "cache"))
+    with hospitals(tmp_path_factory.mktemp("hospitals")) as found:
         found.run(found.config, found.out)
         yield found
 

@@ -34,13 +34,12 @@ WATCHED = "bern"
 ROUNDS = 3
 ARRAYS = {"train": {"parameters": "float32"}, "query.statistics": {"sums": "float64"}}
 """What may be in the ArrayRecord of a reply, by the kind of message."""
-RECORDS = {"arrays", "metrics", "receipt", "report", "kept", "lacks"}
+RECORDS = {"arrays", "metrics", "receipt", "report", "kept"}
 VALUES = {
     "metrics": {"num-examples", "train_loss", "eval_loss", "loss"},
     "receipt": {"binding"},
     "report": {"json"},
     "kept": {"release"},  # the receipt for a model
-    "lacks": {"modalities"},  # that no row of the site has
 }
 SLACK_BYTES = 64_000
 
